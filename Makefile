@@ -1,0 +1,66 @@
+# Everything a developer or a newcomer runs. Every target sets up what it needs; nothing but Python, git and make is assumed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(VENV)/.run-installed
+DEV    := $(VENV)/.dev-installed
+
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query soak clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Cohortium needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,agent]'
+	@touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(RUN)
+
+setup: $(DEV)  ## make .venv with everything a developer needs
+
+demo: $(RUN)  ## four hospitals, one private answer: the main job on real patients
+	$(BIN)/python examples/demo.py
+
+test: $(DEV)  ## every test but the soak campaigns
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
+
+check: lint types imports proto-check  ## ruff, mypy --strict, import-linter, regenerated protos identical
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+imports: $(DEV)
+	$(BIN)/lint-imports
+
+proto: $(DEV)  ## regenerate the Python of protos/v1
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. protos/v1/*.proto
+
+proto-check: $(DEV)
+	@rm -rf build/proto && mkdir -p build/proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto protos/v1/*.proto
+	@for f in build/proto/protos/v1/*; do \
+	  cmp -s $$f protos/v1/$$(basename $$f) || { echo "protos/v1/$$(basename $$f) is stale: run 'make proto' and commit"; exit 1; }; done
+	@echo "generated protos are up to date"
+
+bench: bench-query  ## every benchmark; JSON in benchmarks/results
+
+bench-query: $(DEV)  ## latency and throughput of a query, five agents
+	$(BIN)/python benchmarks/query.py
+
+soak: $(DEV)  ## long campaigns
+	$(BIN)/python -m pytest -m soak
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

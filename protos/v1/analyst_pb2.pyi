@@ -1,0 +1,95 @@
+from protos.v1 import envelope_pb2 as _envelope_pb2
+from protos.v1 import query_pb2 as _query_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class OverviewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OverviewResponse(_message.Message):
+    __slots__ = ("membership", "datasets", "at")
+    MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    membership: _envelope_pb2.Envelope
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetListing]
+    at: int
+    def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[DatasetListing, _Mapping]]] = ..., at: _Optional[int] = ...) -> None: ...
+
+class DatasetListing(_message.Message):
+    __slots__ = ("dataset", "serving")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    dataset: _envelope_pb2.Envelope
+    serving: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, dataset: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., serving: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SubmitRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: _envelope_pb2.Envelope
+    def __init__(self, request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ...) -> None: ...
+
+class ResultRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    def __init__(self, request_id: _Optional[bytes] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("request_id", "step", "institutions", "release", "failure", "checkpoint", "proof")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    INSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    step: str
+    institutions: _containers.RepeatedScalarFieldContainer[str]
+    release: _query_pb2.Release
+    failure: Failure
+    checkpoint: bytes
+    proof: LogProof
+    def __init__(self, request_id: _Optional[bytes] = ..., step: _Optional[str] = ..., institutions: _Optional[_Iterable[str]] = ..., release: _Optional[_Union[_query_pb2.Release, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., proof: _Optional[_Union[LogProof, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "hint", "refusals", "charged")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    hint: str
+    refusals: _containers.RepeatedCompositeFieldContainer[Refused]
+    charged: bool
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., refusals: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., charged: _Optional[bool] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("institution", "rule", "message")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    rule: str
+    message: str
+    def __init__(self, institution: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class LogProof(_message.Message):
+    __slots__ = ("seq", "leaf", "hashes")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LEAF_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    leaf: bytes
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, seq: _Optional[int] = ..., leaf: _Optional[bytes] = ..., hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...

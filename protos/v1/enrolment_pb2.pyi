@@ -1,0 +1,37 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("invitation_id", "secret", "csr", "identity_key", "epoch_key", "epoch_key_signature", "proof", "at")
+    INVITATION_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    invitation_id: str
+    secret: bytes
+    csr: bytes
+    identity_key: bytes
+    epoch_key: bytes
+    epoch_key_signature: bytes
+    proof: bytes
+    at: int
+    def __init__(self, invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., csr: _Optional[bytes] = ..., identity_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ...) -> None: ...
+
+class EnrolResponse(_message.Message):
+    __slots__ = ("participant", "consortium", "certificate_chain", "address")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    consortium: str
+    certificate_chain: bytes
+    address: str
+    def __init__(self, participant: _Optional[str] = ..., consortium: _Optional[str] = ..., certificate_chain: _Optional[bytes] = ..., address: _Optional[str] = ...) -> None: ...

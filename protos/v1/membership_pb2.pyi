@@ -1,0 +1,71 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_ANALYST: _ClassVar[Role]
+    ROLE_STEWARD: _ClassVar[Role]
+    ROLE_AUDITOR: _ClassVar[Role]
+    ROLE_OPERATOR: _ClassVar[Role]
+    ROLE_AGENT: _ClassVar[Role]
+ROLE_UNSPECIFIED: Role
+ROLE_ANALYST: Role
+ROLE_STEWARD: Role
+ROLE_AUDITOR: Role
+ROLE_OPERATOR: Role
+ROLE_AGENT: Role
+
+class Membership(_message.Message):
+    __slots__ = ("consortium", "epoch", "previous_hash", "issued_at", "institutions", "people", "log_key", "log_origin", "minimum_cohort", "colluders")
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_HASH_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
+    INSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_FIELD_NUMBER: _ClassVar[int]
+    LOG_KEY_FIELD_NUMBER: _ClassVar[int]
+    LOG_ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_COHORT_FIELD_NUMBER: _ClassVar[int]
+    COLLUDERS_FIELD_NUMBER: _ClassVar[int]
+    consortium: str
+    epoch: int
+    previous_hash: bytes
+    issued_at: int
+    institutions: _containers.RepeatedCompositeFieldContainer[Institution]
+    people: _containers.RepeatedCompositeFieldContainer[Person]
+    log_key: bytes
+    log_origin: str
+    minimum_cohort: int
+    colluders: int
+    def __init__(self, consortium: _Optional[str] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., issued_at: _Optional[int] = ..., institutions: _Optional[_Iterable[_Union[Institution, _Mapping]]] = ..., people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ...) -> None: ...
+
+class Institution(_message.Message):
+    __slots__ = ("id", "organisation", "identity_key", "epoch_key", "epoch_key_signature")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ORGANISATION_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    organisation: str
+    identity_key: bytes
+    epoch_key: bytes
+    epoch_key_signature: bytes
+    def __init__(self, id: _Optional[str] = ..., organisation: _Optional[str] = ..., identity_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ...) -> None: ...
+
+class Person(_message.Message):
+    __slots__ = ("id", "roles", "identity_key")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    roles: _containers.RepeatedScalarFieldContainer[Role]
+    identity_key: bytes
+    def __init__(self, id: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., identity_key: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,173 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Query(_message.Message):
+    __slots__ = ("dataset", "where", "keys", "aggregates", "rows_per_person")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_PERSON_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    where: Predicate
+    keys: _containers.RepeatedCompositeFieldContainer[Key]
+    aggregates: _containers.RepeatedCompositeFieldContainer[NamedAggregate]
+    rows_per_person: int
+    def __init__(self, dataset: _Optional[str] = ..., where: _Optional[_Union[Predicate, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., aggregates: _Optional[_Iterable[_Union[NamedAggregate, _Mapping]]] = ..., rows_per_person: _Optional[int] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("number", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    text: str
+    def __init__(self, number: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Predicate(_message.Message):
+    __slots__ = ("comparison", "is_in", "is_null", "all_of", "any_of", "negation")
+    class Comparison(_message.Message):
+        __slots__ = ("column", "operator", "value")
+        COLUMN_FIELD_NUMBER: _ClassVar[int]
+        OPERATOR_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        column: str
+        operator: str
+        value: Value
+        def __init__(self, column: _Optional[str] = ..., operator: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    class IsIn(_message.Message):
+        __slots__ = ("column", "values")
+        COLUMN_FIELD_NUMBER: _ClassVar[int]
+        VALUES_FIELD_NUMBER: _ClassVar[int]
+        column: str
+        values: _containers.RepeatedCompositeFieldContainer[Value]
+        def __init__(self, column: _Optional[str] = ..., values: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+    class NullTest(_message.Message):
+        __slots__ = ("column",)
+        COLUMN_FIELD_NUMBER: _ClassVar[int]
+        column: str
+        def __init__(self, column: _Optional[str] = ...) -> None: ...
+    class Junction(_message.Message):
+        __slots__ = ("parts",)
+        PARTS_FIELD_NUMBER: _ClassVar[int]
+        parts: _containers.RepeatedCompositeFieldContainer[Predicate]
+        def __init__(self, parts: _Optional[_Iterable[_Union[Predicate, _Mapping]]] = ...) -> None: ...
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    IS_IN_FIELD_NUMBER: _ClassVar[int]
+    IS_NULL_FIELD_NUMBER: _ClassVar[int]
+    ALL_OF_FIELD_NUMBER: _ClassVar[int]
+    ANY_OF_FIELD_NUMBER: _ClassVar[int]
+    NEGATION_FIELD_NUMBER: _ClassVar[int]
+    comparison: Predicate.Comparison
+    is_in: Predicate.IsIn
+    is_null: Predicate.NullTest
+    all_of: Predicate.Junction
+    any_of: Predicate.Junction
+    negation: Predicate
+    def __init__(self, comparison: _Optional[_Union[Predicate.Comparison, _Mapping]] = ..., is_in: _Optional[_Union[Predicate.IsIn, _Mapping]] = ..., is_null: _Optional[_Union[Predicate.NullTest, _Mapping]] = ..., all_of: _Optional[_Union[Predicate.Junction, _Mapping]] = ..., any_of: _Optional[_Union[Predicate.Junction, _Mapping]] = ..., negation: _Optional[_Union[Predicate, _Mapping]] = ...) -> None: ...
+
+class Key(_message.Message):
+    __slots__ = ("column", "values")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, column: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NamedAggregate(_message.Message):
+    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    VARIANCE_FIELD_NUMBER: _ClassVar[int]
+    STDDEV_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    count: Count
+    sum: Moment
+    mean: Moment
+    variance: Spread
+    stddev: Spread
+    histogram: Histogram
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+
+class Count(_message.Message):
+    __slots__ = ("column",)
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    def __init__(self, column: _Optional[str] = ...) -> None: ...
+
+class Moment(_message.Message):
+    __slots__ = ("column",)
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    def __init__(self, column: _Optional[str] = ...) -> None: ...
+
+class Spread(_message.Message):
+    __slots__ = ("column", "ddof")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    DDOF_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    ddof: int
+    def __init__(self, column: _Optional[str] = ..., ddof: _Optional[int] = ...) -> None: ...
+
+class Histogram(_message.Message):
+    __slots__ = ("column", "edges")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, column: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class QueryRequest(_message.Message):
+    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce")
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    ANALYST_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    RHO_NANO_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_COHORT_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    consortium: str
+    analyst: str
+    purpose: str
+    dataset: str
+    schema_hash: bytes
+    query: bytes
+    rho_nano: int
+    minimum_cohort: int
+    issued_at: int
+    expires_at: int
+    nonce: bytes
+    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "log_seq")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    REFINE_BITS_FIELD_NUMBER: _ClassVar[int]
+    INVITED_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    COLLUDERS_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    RHO_NANO_FIELD_NUMBER: _ClassVar[int]
+    LOG_SEQ_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    sums: _containers.RepeatedScalarFieldContainer[int]
+    refine_bits: int
+    invited: int
+    threshold: int
+    colluders: int
+    survivors: _containers.RepeatedScalarFieldContainer[str]
+    rho_nano: int
+    log_seq: int
+    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ..., log_seq: _Optional[int] = ...) -> None: ...
