@@ -9,70 +9,58 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "round", "refusal", "cosignature", "pong")
+    __slots__ = ("hello", "answer", "round", "cosignature")
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
-    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    PONG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
+    answer: Answer
     round: RoundMessage
-    refusal: Refusal
     cosignature: Cosignature
-    pong: Pong
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "announce", "round", "closed", "membership", "ping", "head")
+    __slots__ = ("welcome", "announce", "round", "closed", "head")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
-    MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
-    PING_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     announce: Announce
     round: RoundMessage
     closed: RoundClosed
-    membership: _envelope_pb2.Envelope
-    ping: Ping
     head: Head
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("datasets", "log_size", "log_root", "at", "version")
+    __slots__ = ("datasets", "log_size", "at", "version")
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
-    LOG_ROOT_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     datasets: _containers.RepeatedCompositeFieldContainer[Served]
     log_size: int
-    log_root: bytes
     at: int
     version: str
-    def __init__(self, datasets: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., at: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    def __init__(self, datasets: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., log_size: _Optional[int] = ..., at: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Served(_message.Message):
-    __slots__ = ("dataset", "schema_hash")
+    __slots__ = ("dataset",)
     DATASET_FIELD_NUMBER: _ClassVar[int]
-    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     dataset: str
-    schema_hash: bytes
-    def __init__(self, dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, dataset: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("membership", "datasets", "at", "head")
+    __slots__ = ("membership", "datasets", "at")
     MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
-    HEAD_FIELD_NUMBER: _ClassVar[int]
     membership: _envelope_pb2.Envelope
     datasets: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.Envelope]
     at: int
-    head: Head
-    def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., at: _Optional[int] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
+    def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., at: _Optional[int] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("checkpoint", "old_size", "consistency")
@@ -85,18 +73,62 @@ class Head(_message.Message):
     def __init__(self, checkpoint: _Optional[bytes] = ..., old_size: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Announce(_message.Message):
-    __slots__ = ("parameters", "request", "head", "inclusion", "refine_bits")
+    __slots__ = ("parameters", "request", "head", "inclusion")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     INCLUSION_FIELD_NUMBER: _ClassVar[int]
-    REFINE_BITS_FIELD_NUMBER: _ClassVar[int]
     parameters: bytes
     request: _envelope_pb2.Envelope
     head: Head
     inclusion: _analyst_pb2.LogProof
-    refine_bits: int
-    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ..., refine_bits: _Optional[int] = ...) -> None: ...
+    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("round_id", "decision", "signature", "join", "cosignature")
+    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    round_id: bytes
+    decision: bytes
+    signature: bytes
+    join: bytes
+    cosignature: Cosignature
+    def __init__(self, round_id: _Optional[bytes] = ..., decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., join: _Optional[bytes] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    RHO_NANO_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    RHO_NANO_AFTER_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    request_id: bytes
+    round_id: bytes
+    allowed: bool
+    code: str
+    rule: str
+    message: str
+    hint: str
+    rho_nano_before: int
+    rho_nano_after: int
+    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ...) -> None: ...
+
+class Cosignature(_message.Message):
+    __slots__ = ("size", "line")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    line: str
+    def __init__(self, size: _Optional[int] = ..., line: _Optional[str] = ...) -> None: ...
 
 class RoundMessage(_message.Message):
     __slots__ = ("round_id", "step", "payload")
@@ -108,32 +140,6 @@ class RoundMessage(_message.Message):
     payload: bytes
     def __init__(self, round_id: _Optional[bytes] = ..., step: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
-class Refusal(_message.Message):
-    __slots__ = ("request_id", "round_id", "code", "rule", "message", "hint", "signature")
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
-    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    RULE_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    HINT_FIELD_NUMBER: _ClassVar[int]
-    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    request_id: bytes
-    round_id: bytes
-    code: str
-    rule: str
-    message: str
-    hint: str
-    signature: bytes
-    def __init__(self, request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
-
-class Cosignature(_message.Message):
-    __slots__ = ("size", "line")
-    SIZE_FIELD_NUMBER: _ClassVar[int]
-    LINE_FIELD_NUMBER: _ClassVar[int]
-    size: int
-    line: bytes
-    def __init__(self, size: _Optional[int] = ..., line: _Optional[bytes] = ...) -> None: ...
-
 class RoundClosed(_message.Message):
     __slots__ = ("round_id", "outcome")
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
@@ -141,18 +147,6 @@ class RoundClosed(_message.Message):
     round_id: bytes
     outcome: str
     def __init__(self, round_id: _Optional[bytes] = ..., outcome: _Optional[str] = ...) -> None: ...
-
-class Ping(_message.Message):
-    __slots__ = ("at_ms",)
-    AT_MS_FIELD_NUMBER: _ClassVar[int]
-    at_ms: int
-    def __init__(self, at_ms: _Optional[int] = ...) -> None: ...
-
-class Pong(_message.Message):
-    __slots__ = ("at_ms",)
-    AT_MS_FIELD_NUMBER: _ClassVar[int]
-    at_ms: int
-    def __init__(self, at_ms: _Optional[int] = ...) -> None: ...
 
 class UploadChunk(_message.Message):
     __slots__ = ("round_id", "data", "manifest")
