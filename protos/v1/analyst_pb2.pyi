@@ -1,5 +1,4 @@
 from protos.v1 import envelope_pb2 as _envelope_pb2
-from protos.v1 import query_pb2 as _query_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -54,11 +53,11 @@ class Progress(_message.Message):
     request_id: bytes
     step: str
     institutions: _containers.RepeatedScalarFieldContainer[str]
-    release: _query_pb2.Release
+    release: bytes
     failure: Failure
     checkpoint: bytes
     proof: LogProof
-    def __init__(self, request_id: _Optional[bytes] = ..., step: _Optional[str] = ..., institutions: _Optional[_Iterable[str]] = ..., release: _Optional[_Union[_query_pb2.Release, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., proof: _Optional[_Union[LogProof, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[bytes] = ..., step: _Optional[str] = ..., institutions: _Optional[_Iterable[str]] = ..., release: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., proof: _Optional[_Union[LogProof, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "message", "hint", "refusals", "charged")

@@ -151,7 +151,7 @@ class QueryRequest(_message.Message):
     def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "log_seq")
+    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     REFINE_BITS_FIELD_NUMBER: _ClassVar[int]
@@ -160,7 +160,6 @@ class Release(_message.Message):
     COLLUDERS_FIELD_NUMBER: _ClassVar[int]
     SURVIVORS_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_FIELD_NUMBER: _ClassVar[int]
-    LOG_SEQ_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     sums: _containers.RepeatedScalarFieldContainer[int]
     refine_bits: int
@@ -169,5 +168,4 @@ class Release(_message.Message):
     colluders: int
     survivors: _containers.RepeatedScalarFieldContainer[str]
     rho_nano: int
-    log_seq: int
-    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ..., log_seq: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ...) -> None: ...
