@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/v1/enrolment.proto\x12\x0c\x63ohortium.v1\"\xa3\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x11\n\tepoch_key\x18\x05 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x06 \x01(\x0c\x12\r\n\x05proof\x18\x07 \x01(\x0c\x12\n\n\x02\x61t\x18\x08 \x01(\x03\"d\n\rEnrolResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x12\n\nconsortium\x18\x02 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t2M\n\tEnrolment\x12@\n\x05\x45nrol\x12\x1a.cohortium.v1.EnrolRequest\x1a\x1b.cohortium.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/v1/enrolment.proto\x12\x0c\x63ohortium.v1\"\xa3\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x11\n\tepoch_key\x18\x05 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x06 \x01(\x0c\x12\r\n\x05proof\x18\x07 \x01(\x0c\x12\n\n\x02\x61t\x18\x08 \x01(\x03\"d\n\rEnrolResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x12\n\nconsortium\x18\x02 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"\xb3\x01\n\nInvitation\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12\x16\n\x0egovernance_key\x18\x04 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x05 \x01(\t\x12\x0e\n\x06secret\x18\x06 \x01(\x0c\x12\x13\n\x0bparticipant\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x12\n\nexpires_at\x18\t \x01(\x03\x32M\n\tEnrolment\x12@\n\x05\x45nrol\x12\x1a.cohortium.v1.EnrolRequest\x1a\x1b.cohortium.v1.EnrolResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_end=207
   _globals['_ENROLRESPONSE']._serialized_start=209
   _globals['_ENROLRESPONSE']._serialized_end=309
-  _globals['_ENROLMENT']._serialized_start=311
-  _globals['_ENROLMENT']._serialized_end=388
+  _globals['_INVITATION']._serialized_start=312
+  _globals['_INVITATION']._serialized_end=491
+  _globals['_ENROLMENT']._serialized_start=493
+  _globals['_ENROLMENT']._serialized_end=570
 # @@protoc_insertion_point(module_scope)

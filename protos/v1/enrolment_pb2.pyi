@@ -35,3 +35,25 @@ class EnrolResponse(_message.Message):
     certificate_chain: bytes
     address: str
     def __init__(self, participant: _Optional[str] = ..., consortium: _Optional[str] = ..., certificate_chain: _Optional[bytes] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Invitation(_message.Message):
+    __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at")
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CA_FIELD_NUMBER: _ClassVar[int]
+    GOVERNANCE_KEY_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    consortium: str
+    address: str
+    ca: bytes
+    governance_key: bytes
+    invitation_id: str
+    secret: bytes
+    participant: str
+    role: str
+    expires_at: int
+    def __init__(self, consortium: _Optional[str] = ..., address: _Optional[str] = ..., ca: _Optional[bytes] = ..., governance_key: _Optional[bytes] = ..., invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...

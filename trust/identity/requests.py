@@ -1,0 +1,166 @@
+"""An analyst's signed request, as the coordinator and every agent each verify it.
+
+The signature covers exact bytes with audience, purpose, nonce and expiry; the request's id is a digest of those bytes,
+so one request cannot pass for another. Knows nothing of what the query says or whether policy allows it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protos.v1 import query_pb2
+from queries.errors import ClockError, IdentityError, QueryError, SignatureError
+from trust.identity import envelope as dsse
+from trust.identity.membership import MINIMUM_COHORT, MembershipDocument
+from trust.transcript import digest
+
+PAYLOAD_TYPE = "application/vnd.cohortium.query-request.v1+protobuf"
+LIFETIME = 600
+"""Seconds for which a request may be answered, unless its analyst says otherwise."""
+MAX_LIFETIME = 86_400
+SKEW = 300
+"""Seconds by which two clocks may disagree."""
+MAX_QUERY_BYTES = 1 << 16
+_MAX_PURPOSE = 200
+_NONCE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRequest:
+    """A request whose signature, audience, freshness and form were checked. Payload and envelope are exact bytes."""
+
+    request_id: bytes
+    consortium: str
+    analyst: str
+    roles: tuple[str, ...]
+    purpose: str
+    dataset: str
+    schema_hash: bytes
+    query: bytes
+    rho_nano: int
+    minimum_cohort: int
+    issued_at: int
+    expires_at: int
+    payload: bytes = field(repr=False)
+    envelope: bytes = field(repr=False)
+
+
+def build_request(
+    *,
+    key: Ed25519PrivateKey,
+    consortium: str,
+    analyst: str,
+    purpose: str,
+    dataset: str,
+    schema_hash: bytes,
+    query: bytes,
+    rho_nano: int,
+    minimum_cohort: int,
+    now: int,
+    lifetime: int = LIFETIME,
+) -> tuple[bytes, bytes]:
+    """Return (request id, envelope bytes) signed by the analyst's identity key.
+
+    `now` is in unix seconds, `lifetime` in seconds, `rho_nano` in 10^-9 of zCDP. Raises QueryError where
+    `verify_request` would refuse the form.
+    """
+    message = query_pb2.QueryRequest(
+        consortium=consortium,
+        analyst=analyst,
+        purpose=purpose,
+        dataset=dataset,
+        schema_hash=schema_hash,
+        query=query,
+        rho_nano=rho_nano,
+        minimum_cohort=minimum_cohort,
+        issued_at=now,
+        expires_at=now + lifetime,
+        nonce=secrets.token_bytes(_NONCE_BYTES),
+    )
+    _check_form(message)
+    payload = message.SerializeToString(deterministic=True)
+    return request_id(payload), dsse.sign(PAYLOAD_TYPE, payload, key)
+
+
+def request_id(payload: bytes) -> bytes:
+    """Return the 32 bytes that name a request: a digest of its signed payload."""
+    return digest("request-id", payload)
+
+
+def verify_request(
+    envelope: bytes, membership: MembershipDocument, consortium: str, now: int, skew: int = SKEW
+) -> VerifiedRequest:
+    """Return the request if an analyst of this membership signed it for this consortium and it is fresh.
+
+    Raises SignatureError, IdentityError (no analyst, wrong consortium), ClockError (expired, or from the future by more
+    than `skew` seconds), QueryError (a field no honest client would send).
+    """
+    claimed = _parse(dsse.unverified_payload(envelope, PAYLOAD_TYPE))
+    person = membership.person(claimed.analyst)
+    payload = dsse.verify(envelope, PAYLOAD_TYPE, person.identity_key)
+    if "analyst" not in person.roles:
+        raise IdentityError(f"{person.id!r} is no analyst", hint="ask your operator for the role")
+    if claimed.consortium != consortium or membership.consortium != consortium:
+        raise IdentityError(f"the request is for consortium {claimed.consortium[:80]!r}, not {consortium!r}")
+    _check_form(claimed)
+    _check_time(claimed, now, skew)
+    return VerifiedRequest(
+        request_id=request_id(payload),
+        consortium=claimed.consortium,
+        analyst=claimed.analyst,
+        roles=person.roles,
+        purpose=claimed.purpose,
+        dataset=claimed.dataset,
+        schema_hash=claimed.schema_hash,
+        query=claimed.query,
+        rho_nano=claimed.rho_nano,
+        minimum_cohort=claimed.minimum_cohort,
+        issued_at=claimed.issued_at,
+        expires_at=claimed.expires_at,
+        payload=payload,
+        envelope=envelope,
+    )
+
+
+def _parse(payload: bytes) -> query_pb2.QueryRequest:
+    message = query_pb2.QueryRequest()
+    try:
+        message.ParseFromString(payload)
+    except Exception:  # protobuf raises its own DecodeError, whose import path differs between its back ends
+        raise SignatureError("these bytes are not a query request") from None
+    return message
+
+
+def _check_form(message: query_pb2.QueryRequest) -> None:
+    if not message.purpose.strip() or len(message.purpose) > _MAX_PURPOSE or not message.purpose.isprintable():
+        raise QueryError("a request needs a purpose", hint=f"one printable line of at most {_MAX_PURPOSE} characters")
+    if len(message.schema_hash) != 32 or len(message.nonce) != _NONCE_BYTES:
+        raise QueryError("a request's schema hash or nonce has the wrong length", hint="update this software")
+    if not 1 <= len(message.query) <= MAX_QUERY_BYTES:
+        raise QueryError(f"an encoded query takes 1 to {MAX_QUERY_BYTES} bytes", hint="ask for less in one query")
+    if message.rho_nano < 1:
+        raise QueryError("a request needs a privacy cost above zero")
+    if message.minimum_cohort < MINIMUM_COHORT:
+        raise QueryError(f"the minimum cohort is at least {MINIMUM_COHORT} institutions")
+    if not 1 <= message.expires_at - message.issued_at <= MAX_LIFETIME:
+        raise QueryError(f"a request lives between 1 and {MAX_LIFETIME} seconds")
+
+
+def _check_time(message: query_pb2.QueryRequest, now: int, skew: int) -> None:
+    if message.issued_at - now > skew:
+        raise ClockError(
+            f"the request was signed {_minutes(message.issued_at - now)} in the future by the clock here",
+            hint="set the analyst's clock, or this one, by NTP",
+        )
+    if now > message.expires_at:
+        raise ClockError(
+            f"the request expired {_minutes(now - message.expires_at)} ago by the clock here",
+            hint="ask again; if it happens at once, set the clocks by NTP",
+        )
+
+
+def _minutes(seconds: int) -> str:
+    return f"{seconds} seconds" if seconds < 120 else f"{seconds // 60} minutes"
