@@ -9,16 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "answer", "round", "cosignature")
+    __slots__ = ("hello", "answer", "round", "cosignature", "serving")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     answer: Answer
     round: RoundMessage
     cosignature: Cosignature
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
+    serving: Serving
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
     __slots__ = ("welcome", "announce", "round", "closed", "head")
@@ -35,22 +37,28 @@ class ToAgent(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("datasets", "log_size", "at", "version")
-    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("log_size", "at", "version")
     LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    datasets: _containers.RepeatedCompositeFieldContainer[Served]
     log_size: int
     at: int
     version: str
-    def __init__(self, datasets: _Optional[_Iterable[_Union[Served, _Mapping]]] = ..., log_size: _Optional[int] = ..., at: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    def __init__(self, log_size: _Optional[int] = ..., at: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class Serving(_message.Message):
+    __slots__ = ("datasets",)
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    datasets: _containers.RepeatedCompositeFieldContainer[Served]
+    def __init__(self, datasets: _Optional[_Iterable[_Union[Served, _Mapping]]] = ...) -> None: ...
 
 class Served(_message.Message):
-    __slots__ = ("dataset",)
+    __slots__ = ("dataset", "schema_hash")
     DATASET_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_HASH_FIELD_NUMBER: _ClassVar[int]
     dataset: str
-    def __init__(self, dataset: _Optional[str] = ...) -> None: ...
+    schema_hash: bytes
+    def __init__(self, dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("membership", "datasets", "at")

@@ -1,0 +1,106 @@
+"""What the consortium has published, verified once and kept in memory: the membership in force and every dataset.
+
+The coordinator checks governance's signatures like everyone else; it could not publish on its own. Must not know:
+connections, rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from analytics_server.store import UnitOfWork
+from queries.errors import IdentityError, UnknownName
+from queries.schema import Dataset
+from trust.identity.dataset import verify_dataset
+from trust.identity.membership import MembershipDocument, verify_membership
+from trust.rpc.server import Peer
+from trust.secagg import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A dataset description in force, with the exact envelope that participants verify."""
+
+    dataset: Dataset
+    schema_hash: bytes
+    envelope: bytes
+
+
+class Directory:
+    """The membership in force and the published datasets. `reload` after another process published."""
+
+    def __init__(self, consortium: str, governance_key: bytes) -> None:
+        self.consortium = consortium
+        self.governance_key = governance_key
+        self.membership: MembershipDocument | None = None
+        self.membership_envelope = b""
+        self.datasets: MappingProxyType[str, Published] = MappingProxyType({})
+        self.members: MappingProxyType[str, Member] = MappingProxyType({})
+        self._revoked: frozenset[str] = frozenset()
+
+    def reload(self, uow: UnitOfWork) -> None:
+        """Read and verify what is published now."""
+        envelope = uow.latest_membership()
+        if envelope is not None and envelope != self.membership_envelope:
+            self.membership = verify_membership(envelope, self.governance_key)
+            self.membership_envelope = envelope
+            self.members = MappingProxyType(
+                {
+                    i.id: Member(i.id, i.organisation, i.identity_key, i.epoch_key)
+                    for i in self.membership.institutions
+                }
+            )
+        published = {}
+        for name, row in uow.datasets().items():
+            known = self.datasets.get(name)
+            if known is not None and known.envelope == row.envelope:
+                published[name] = known
+                continue
+            dataset, schema_hash = verify_dataset(row.envelope, self.governance_key)
+            published[name] = Published(dataset, schema_hash, row.envelope)
+        self.datasets = MappingProxyType(published)
+        self._revoked = frozenset(p.id for p in uow.participants() if p.revoked)
+
+    def in_force(self) -> MembershipDocument:
+        """Return the membership; raise IdentityError where none has been published yet."""
+        if self.membership is None:
+            raise IdentityError(
+                "this consortium has no membership yet",
+                hint="the operator runs: cohortium-server membership publish",
+            )
+        return self.membership
+
+    def admit(self, peer: Peer) -> None:
+        """Raise IdentityError unless the peer belongs to this consortium now and is not revoked."""
+        if peer.consortium != self.consortium:
+            raise IdentityError(f"{peer.id!r} belongs to another consortium", hint="use the profile of this consortium")
+        if peer.id in self._revoked:
+            raise IdentityError(f"{peer.id!r} has been revoked", hint="ask the operator for a new invitation")
+
+    def is_member(self, peer: Peer) -> bool:
+        """Whether the membership in force names the peer."""
+        membership = self.membership
+        if membership is None:
+            return False
+        if peer.role == "agent":
+            return peer.id in self.members
+        return any(person.id == peer.id for person in membership.people)
+
+    def require_member(self, peer: Peer) -> MembershipDocument:
+        """Return the membership in force; raise IdentityError unless it names the peer."""
+        self.admit(peer)
+        membership = self.in_force()
+        if not self.is_member(peer):
+            raise IdentityError(
+                f"{peer.id!r} is enrolled but not yet in the membership (epoch {membership.epoch})",
+                hint="the operator runs: cohortium-server membership publish",
+            )
+        return membership
+
+    def dataset(self, name: str) -> Published:
+        """Return a published dataset; raise UnknownName, suggesting the nearest, where there is none."""
+        try:
+            return self.datasets[name]
+        except KeyError:
+            raise UnknownName("dataset", name, self.datasets) from None

@@ -1,0 +1,104 @@
+"""The audit entries that the coordinator writes about requests. No result, literal or exact count is ever in one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from analytics_server.coordinator.rounds import Dropout, SignedDecision
+from protos.v1 import log_pb2
+from trust.identity.requests import VerifiedRequest
+from trust.release import release_hash, request_envelope_hash
+
+COORDINATOR = "coordinator"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def requested(request: VerifiedRequest, shape: str) -> log_pb2.LogEntry:
+    """A request was received; written before anyone is asked."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=request.analyst,
+        requested=log_pb2.Requested(
+            request_id=request.request_id,
+            envelope_hash=request_envelope_hash(request.payload),
+            analyst=request.analyst,
+            purpose=request.purpose,
+            dataset=request.dataset,
+            shape=shape,
+            rho_nano=request.rho_nano,
+            minimum_cohort=request.minimum_cohort,
+        ),
+    )
+
+
+def decided(signed: SignedDecision) -> log_pb2.LogEntry:
+    """An institution allowed or denied a request."""
+    decision = signed.decision
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=decision.institution,
+        decided=log_pb2.Decided(
+            request_id=decision.request_id,
+            institution=decision.institution,
+            allowed=decision.allowed,
+            rule=decision.rule or decision.code,
+            statement=signed.statement,
+            rho_nano_before=decision.rho_nano_before,
+            rho_nano_after=decision.rho_nano_after,
+        ),
+    )
+
+
+def round_ended(
+    request_id: bytes,
+    round_id: bytes,
+    *,
+    invited: Iterable[str],
+    roster: Iterable[str],
+    survivors: Iterable[str],
+    dropouts: Iterable[Dropout],
+    outcome: str,
+) -> log_pb2.LogEntry:
+    """A round is over, one way or the other."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=COORDINATOR,
+        round_ended=log_pb2.RoundEnded(
+            request_id=request_id,
+            round_id=round_id,
+            invited=invited,
+            roster=roster,
+            survivors=survivors,
+            dropouts=[log_pb2.Dropout(institution=d.institution, step=d.step, reason=d.reason) for d in dropouts],
+            outcome=outcome,
+        ),
+    )
+
+
+def released(request: VerifiedRequest, release: bytes, survivors: int) -> log_pb2.LogEntry:
+    """A noisy sum was published; its hash, not its values."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=COORDINATOR,
+        released=log_pb2.Released(
+            request_id=request.request_id,
+            release_hash=release_hash(release),
+            mechanism="discrete gaussian, distributed, zCDP",
+            rho_nano=request.rho_nano,
+            survivors=survivors,
+        ),
+    )
+
+
+def failed(request_id: bytes, reason: str, *, charged: bool) -> log_pb2.LogEntry:
+    """A request ended without a release."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=COORDINATOR,
+        failed=log_pb2.Failed(request_id=request_id, reason=reason, charged=charged),
+    )
+

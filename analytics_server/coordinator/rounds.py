@@ -1,0 +1,322 @@
+"""One secure-aggregation round over the network: drives `trust.secagg.CoordinatorRound` with the agents' streams.
+
+The protocol's rules live in the core; here are only the clock and the connections: who is still expected in a step, who
+is gone, when a step is over. Must not know: SQL, the log, what the sums mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analytics_server.coordinator.hub import Hub
+from protos.v1 import agent_pb2
+from queries.errors import CohortiumError, PolicyDenied, ProtocolViolation, RoundError
+from trust.identity.envelope import verify_detached
+from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a step may take before those who have not answered count as dropped out."""
+
+    join: float = 15.0
+    upload: float = 120.0
+    confirm: float = 15.0
+    reveal: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """An institution that did not finish the round: at which step, and why."""
+
+    institution: str
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDecision:
+    """An institution's own word on a request, as it signed it."""
+
+    decision: agent_pb2.Decision
+    statement: bytes
+    """Exact bytes of the `Answer` parts: decision and signature."""
+
+
+class RoundFailed(Exception):
+    """The round is over without a sum. `charged`: shares were revealed, so agents have spent the budget."""
+
+    def __init__(self, error: CohortiumError, *, charged: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.charged = charged
+
+
+class RoundRestart(Exception):
+    """Dealers were found bad before anything was revealed: begin a new round without `accused`."""
+
+    def __init__(self, accused: Mapping[str, str]) -> None:
+        super().__init__(", ".join(sorted(accused)))
+        self.accused = dict(accused)
+
+
+class Round:
+    """One attempt: announce, JOIN, UPLOAD, CONFIRM, REVEAL. All methods run on the event loop."""
+
+    def __init__(
+        self,
+        parameters: bytes,
+        *,
+        members: Mapping[str, Member],
+        hub: Hub,
+        deadlines: Deadlines,
+        on_step: Callable[[str, Iterable[str]], None],
+    ) -> None:
+        self._core = CoordinatorRound(parameters, members=members)
+        self.encoded_parameters = parameters
+        self.parameters = parse_parameters(parameters)
+        self._members = members
+        self._hub = hub
+        self._deadlines = deadlines
+        self._on_step = on_step
+        self._step = "announce"
+        self._waiting: set[str] = set()
+        self._progressed = asyncio.Event()
+        self._gone: set[str] = set()
+        self._uploading: dict[str, UploadSink] = {}
+        self._reached: list[str] = []
+        self.id = self.parameters.round_id
+        self.decisions: dict[str, SignedDecision] = {}
+        self.cosignatures: dict[str, tuple[int, str]] = {}
+        self.dropouts: list[Dropout] = []
+        self.roster: tuple[str, ...] = ()
+
+    # --- what the streams report ---------------------------------------------------------------------------------
+
+    def on_message(self, member: str, message: agent_pb2.FromAgent) -> None:
+        """Handle an agent's answer or round message. What breaks the protocol drops its sender, by name."""
+        if member in self._gone:
+            return
+        try:
+            if message.WhichOneof("message") == "answer":
+                self._on_answer(member, message.answer)
+            else:
+                self._on_round(member, message.round.step, message.round.payload)
+        except RoundError as error:
+            self.drop(member, error.message)
+
+    def _on_answer(self, member: str, answer: agent_pb2.Answer) -> None:
+        if self._step != "join" or member not in self._waiting:
+            raise ProtocolViolation(f"institution {member} answered an announcement out of turn", party=member)
+        if not verify_detached("decision", answer.decision, answer.signature, self._members[member].identity_key):
+            raise ProtocolViolation(f"institution {member} sent a decision it did not sign", party=member)
+        decision = agent_pb2.Decision()
+        try:
+            decision.ParseFromString(answer.decision)
+        except Exception as error:  # protobuf's DecodeError lives in different modules per back end
+            raise ProtocolViolation(f"institution {member} sent a malformed decision", party=member) from error
+        if (decision.institution, decision.round_id, decision.request_id) != (member, self.id, self.parameters.request_id):
+            raise ProtocolViolation(f"institution {member} sent a decision on another request", party=member)
+        signed = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
+        self.decisions[member] = SignedDecision(decision, signed.SerializeToString(deterministic=True))
+        if answer.HasField("cosignature"):
+            self.cosignatures[member] = (answer.cosignature.size, answer.cosignature.line)
+        if decision.allowed:
+            self._core.on_join(member, answer.join)
+            self._answered(member)
+        else:
+            self.drop(member, f"refused: {decision.rule or decision.code}")
+
+    def _on_round(self, member: str, step: str, payload: bytes) -> None:
+        match step:
+            case "abandon":
+                self.drop(member, f"abandoned: {payload[:300].decode(errors='replace')}")
+            case "complaint" if self._step == "upload":
+                self._core.on_complaint(member, payload)
+                self._answered(member)
+            case "confirm" if self._step == "confirm":
+                self._core.on_confirm(member, payload)
+                self._answered(member)
+            case "reveal" if self._step == "reveal":
+                self._core.on_reveal(member, payload)
+                self._answered(member)
+            case "confirm" | "reveal":
+                return  # late: the step is over, and nothing can be made of it
+            case _:
+                raise ProtocolViolation(f"institution {member} sent {step[:20]!r} in step {self._step!r}", party=member)
+
+    def start_upload(self, member: str) -> UploadSink:
+        """Open the one upload of a member; raise ProtocolViolation where none is expected."""
+        if self._step != "upload" or member not in self._waiting or member in self._uploading:
+            raise ProtocolViolation(f"institution {member} uploads out of turn", party=member)
+        sink = self._uploading[member] = self._core.start_upload(member)
+        return sink
+
+    def finish_upload(self, member: str) -> None:
+        """The member's upload is complete and verified."""
+        del self._uploading[member]
+        self._answered(member)
+
+    def drop(self, member: str, reason: str) -> None:
+        """The member takes no further part."""
+        if member in self._gone or member not in self._members:
+            return
+        self._gone.add(member)
+        self.dropouts.append(Dropout(member, self._step, reason))
+        self._waiting.discard(member)
+        self._uploading.pop(member, None)
+        self._progressed.set()
+
+    def lost(self, member: str) -> None:
+        """The member's connection closed."""
+        self.drop(member, "connection lost")
+
+    def _answered(self, member: str) -> None:
+        self._waiting.discard(member)
+        self._reached.append(member)
+        self._progressed.set()
+
+    # --- the four steps ------------------------------------------------------------------------------------------
+
+    async def run(
+        self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
+    ) -> npt.NDArray[np.uint64]:
+        """Run the round to its sum. `announce` sends the announcement; `on_decided` makes the agents' decisions durable
+        in the log, and is awaited before anything can be revealed.
+
+        Raises RoundFailed or RoundRestart; the connections are told the outcome by the caller.
+        """
+        invited = self.parameters.invited
+        with self._attached(invited):
+            try:
+                return await self._steps(announce, on_decided)
+            except RoundError as error:
+                raise RoundFailed(error, charged=self._step == "reveal") from error
+
+    async def _steps(
+        self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
+    ) -> npt.NDArray[np.uint64]:
+        need = self.parameters.threshold
+        self._begin("join", self.parameters.invited)
+        await announce()
+        self._on_step("announced", self.parameters.invited)
+        joined = await self._wait(self._deadlines.join, at_least=need)
+        logged = asyncio.ensure_future(on_decided())
+        try:
+            self._refuse_if_denied(joined)
+            rosters = self._core.close_joins()
+            self.roster = tuple(sorted(rosters))
+            self._on_step("joined", self.roster)
+            self._begin("upload", self.roster)
+            for member, roster in rosters.items():
+                self._send(member, "roster", roster)
+            uploaded = await self._wait(self._deadlines.upload)
+            if self._core.accused:
+                raise RoundRestart(self._core.accused)
+            survivors = self._core.close_uploads()
+            self._on_step("uploaded", uploaded)
+            self._begin("confirm", self._alive(self.roster))
+            for member in self._alive(self.roster):
+                self._send(member, "survivors", survivors)
+            confirmed = await self._wait(self._deadlines.confirm)
+            confirmations = self._core.close_confirms()
+            self._on_step("confirmed", confirmed)
+        finally:
+            await logged
+        self._begin("reveal", self._alive(confirmed))
+        for member in self._alive(confirmed):
+            self._send(member, "confirmations", confirmations)
+        revealed = await self._wait(self._deadlines.reveal, done=self._core.ready)
+        self._on_step("revealed", revealed)
+        return await asyncio.to_thread(self._core.result)
+
+    def _begin(self, step: str, expected: Iterable[str]) -> None:
+        self._step = step
+        self._reached = []
+        self._waiting = set(expected) - self._gone
+
+    async def _wait(
+        self, seconds: float, *, at_least: int = 0, done: Callable[[], bool] | None = None
+    ) -> tuple[str, ...]:
+        """Wait until everyone expected has answered or is gone, `done()`, or fewer than `at_least` can still answer."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self._waiting and not (done and done()) and len(self._waiting) + len(self._reached) >= at_least:
+            self._progressed.clear()
+            left = end - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._progressed.wait(), timeout=max(left, 0))
+            except TimeoutError:
+                for member in sorted(self._waiting):
+                    self.drop(member, f"no answer within {seconds:g} s")
+        return tuple(sorted(m for m in self._reached if m not in self._gone))
+
+    def _refuse_if_denied(self, joined: tuple[str, ...]) -> None:
+        """Fewer than t joined because institutions said no: that, and not a missing quorum, is what the analyst reads."""
+        denied = {m: d.decision for m, d in self.decisions.items() if not d.decision.allowed}
+        if len(joined) >= self.parameters.threshold or not denied:
+            return
+        first = denied[min(denied)]
+        raise PolicyDenied(
+            f"{len(denied)} of {len(self.parameters.invited)} institutions refused: {first.message}",
+            rule=first.rule or first.code,
+            hint=first.hint,
+        )
+
+    def _alive(self, members: Iterable[str]) -> tuple[str, ...]:
+        return tuple(m for m in members if m not in self._gone)
+
+    def _send(self, member: str, step: str, payload: bytes) -> None:
+        connection = self._hub.get(member)
+        if connection is None:
+            self.lost(member)
+        else:
+            connection.send(
+                agent_pb2.ToAgent(round=agent_pb2.RoundMessage(round_id=self.id, step=step, payload=payload))
+            )
+
+    def _attached(self, invited: Iterable[str]) -> _Attachment:
+        return _Attachment(self, self._hub, tuple(invited))
+
+    @property
+    def invited(self) -> tuple[str, ...]:
+        """The cohort that was asked."""
+        return self.parameters.invited
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose vectors the sum holds; empty before the uploads are closed."""
+        return self._core.survivors
+
+    @property
+    def blamed(self) -> dict[str, str]:
+        """Parties that misbehaved, and how."""
+        return dict(self._core.blamed)
+
+
+class _Attachment:
+    """Subscribes a round to the connections of its members, and unsubscribes it."""
+
+    def __init__(self, round_: Round, hub: Hub, invited: tuple[str, ...]) -> None:
+        self._round, self._hub, self._invited = round_, hub, invited
+
+    def __enter__(self) -> None:
+        self._connections = []
+        for member in self._invited:
+            connection = self._hub.get(member)
+            if connection is None:
+                self._round.lost(member)
+                continue
+            connection.rounds[self._round.id] = self._round
+            self._connections.append(connection)
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections:
+            connection.rounds.pop(self._round.id, None)
+
+
+__all__ = ["Deadlines", "Dropout", "Round", "RoundFailed", "RoundRestart", "SignedDecision"]
