@@ -1,93 +1,98 @@
-"""What a participant has seen of its consortium and will not be led back behind: membership epoch and log head.
+"""What an analyst has seen of the consortium and will not be led back behind: the membership and the log's head.
 
 A coordinator that shows an older membership brings back people who were revoked; one that shows a shorter log, or
 another log of the same size, has rewritten it. The pins are one small file in the participant's profile folder,
-replaced atomically. Must not know: how membership and checkpoints are signed (their verifiers come first).
+replaced atomically under a lock. Must not know: the network, how checkpoints are signed (their verifier comes first).
 """
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import json
-import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from queries.errors import ConfigError, IdentityError, LogError
+from queries.errors import ConfigError, LogError
+from trust.identity import files, membership
 
 FILE = "seen.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The newest of each that was verified. Hashes are lower-case hex; sizes and epochs count from 1, 0 is none."""
+    """The newest of each that was verified: the membership's envelope (base64) and the log's size and root (hex)."""
 
-    epoch: int = 0
-    membership_hash: str = ""
+    membership: str = ""
     log_size: int = 0
     log_root: str = ""
 
 
 class Pins:
-    """The pins of one profile folder; safe to use from several threads of one process."""
+    """The pins of one profile folder; safe to use from several threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._lock = threading.Lock()
         self._seen = self._load()
 
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the pins against every other thread and process, as they are on disk now."""
+        with self._lock, self._path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+            self._seen = self._load()
+            yield
+
     @property
-    def seen(self) -> Seen:
-        """The newest that was verified so far."""
-        return self._seen
+    def log_size(self) -> int:
+        """Entries of the longest log that was verified so far."""
+        return self._seen.log_size
 
-    def membership(self, epoch: int, membership_hash: bytes) -> None:
-        """Take note of a verified membership; raise IdentityError where it goes back or replaces the same epoch."""
-        with self._lock:
-            seen = self._seen
-            if epoch < seen.epoch:
-                raise IdentityError(
-                    f"the coordinator shows membership epoch {epoch}, but epoch {seen.epoch} was in force before",
-                    hint="a membership never goes back: tell the auditor",
-                )
-            if epoch == seen.epoch and membership_hash.hex() != seen.membership_hash:
-                raise IdentityError(
-                    f"the coordinator shows another membership of epoch {epoch} than before",
-                    hint="governance signs one per epoch: tell the auditor",
-                )
-            self._replace(replace(seen, epoch=epoch, membership_hash=membership_hash.hex()))
+    def accept_membership(
+        self, envelope: bytes, governance_key: bytes, *, consortium: str
+    ) -> membership.MembershipDocument:
+        """Return the document if governance signed it and it continues the one seen before; remember it.
 
-    def log_head(self, size: int, root: bytes, *, after: int) -> None:
+        Raise SignatureError or IdentityError as `membership.verify` does.
+        """
+        with self._exclusive():
+            previous = None
+            if self._seen.membership:
+                known = base64.b64decode(self._seen.membership)
+                previous = membership.verify(known, governance_key, consortium=consortium)
+                if known == envelope:
+                    return previous
+            document = membership.verify(envelope, governance_key, previous, consortium=consortium)
+            self._replace(replace(self._seen, membership=base64.b64encode(envelope).decode()))
+            return document
+
+    def accept_log_head(self, size: int, root: bytes, *, after: int) -> None:
         """Take note of a verified checkpoint that covers an entry made after the log had `after` entries.
 
         Raise LogError where the log is not longer than that, or where another log of the same size was seen. A head
         smaller than the newest is no contradiction: answers of concurrent queries arrive in any order, each under the
         head of its time.
         """
-        with self._lock:
-            seen = self._seen
+        with self._exclusive():
             if size <= after:
                 raise LogError(
                     f"the coordinator shows a log of {size} entries, but it had {after} before this was asked",
                     hint="a log never gets shorter: tell the auditor",
                 )
-            if size == seen.log_size and root.hex() != seen.log_root:
+            if size == self._seen.log_size and root.hex() != self._seen.log_root:
                 raise LogError(
                     f"the coordinator signed two different logs of {size} entries",
                     hint="keep both and tell the auditor: cohortium audit verify",
                 )
-            if size > seen.log_size:
-                self._replace(replace(seen, log_size=size, log_root=root.hex()))
+            if size > self._seen.log_size:
+                self._replace(replace(self._seen, log_size=size, log_root=root.hex()))
 
     def _replace(self, seen: Seen) -> None:
-        if seen == self._seen:
-            return
-        temporary = self._path.with_name(f"{FILE}.{os.getpid()}.{threading.get_ident()}")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(seen), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        files.replace(self._path, json.dumps(asdict(seen)).encode(), secret=False)
         self._seen = seen
 
     def _load(self) -> Seen:
@@ -96,8 +101,10 @@ class Pins:
         except FileNotFoundError:
             return Seen()
         try:
-            return Seen(**json.loads(text))
+            seen = Seen(**json.loads(text))
+            base64.b64decode(seen.membership, validate=True)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"{self._path} is damaged", hint="remove it only if you know why: it guards against a rewound log"
             ) from error
+        return seen
