@@ -1,0 +1,232 @@
+"""From a query and the public schema to the integer vector that is released, and to exactly what it discloses.
+
+Everything here is a function of public values, so that analyst, coordinator and agent compute it alone and agree: the
+cells, what a row adds to each coordinate, the exact squared L2 sensitivity, and the noise each institution must add.
+The argument is docs/privacy.md. Must not know: data, any engine, how noise is drawn, how shares travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from math import isqrt, log, pi
+from typing import Literal
+
+from queries import ir
+from queries.errors import QueryError
+from queries.resolve import resolve
+from queries.schema import Dataset, Numeric
+
+NANO = 1_000_000_000
+MAX_RHO_NANO = 100 * NANO
+"""Largest cost of one query: rho = 100 is no privacy at all, so more is a slip of the keyboard."""
+MAX_LENGTH = 1 << 22
+"""Longest vector of one query, in coordinates."""
+MIN_SHARE_VARIANCE = 16
+"""A share's sigma is at least 4 lattice steps, where a sum of discrete Gaussians is one (see `NoiseShape`)."""
+LOG_TAU = -60 * log(10)
+"""Largest tolerated natural logarithm of tau, what a sum of discrete Gaussians costs beyond a continuous one."""
+_RING = 1 << 62  # signed 64-bit sums, with one bit to spare
+_ROOM = 1 << 61  # what the unrefined sums may use of it; the rest is for the noise
+_MAX_SCALE = 40
+_MIN_SCALE = 20
+
+SlotKind = Literal["rows", "present", "linear", "square", "bin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One coordinate of a cell. A row that falls into the cell adds, with S = 2^scale_bits,
+
+    rows     S;
+    present  S where `column` has a value (a category outside the published ones, with no "other", is none);
+    linear   round(u S), an integer in [-S, S], where it has a value: u = (clip(x) - mid) / half, see `centre`;
+    square   round(u u S), an integer in [0, S], where it has a value;
+    bin      S where its value lies in bin number `bin`: numeric, of `edges` (the last bin is closed, values outside are
+             counted in the first and last); categorical (`edges` empty), of the column's published keys.
+    """
+
+    kind: SlotKind
+    column: str | None = None
+    bin: int = 0
+    edges: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseShape:
+    """How much noise a release carries, in squared steps of the refined lattice: integers multiplied by 2^refine_bits.
+
+    Each institution draws a discrete Gaussian of `share_variance` for every coordinate; `central_variance` is what a
+    trusted curator would add for the same privacy.
+    """
+
+    refine_bits: int
+    share_variance: Fraction
+    central_variance: Fraction
+
+    def total_variance(self, survivors: int) -> Fraction:
+        """Variance of the noise in each coordinate of a sum over `survivors` institutions."""
+        return survivors * self.share_variance
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a query releases. The vector's index of a cell and slot is `cell * len(slots) + slot`."""
+
+    query: ir.Query
+    dataset: Dataset
+    cells: tuple[tuple[str, ...], ...]
+    slots: tuple[Slot, ...]
+    scale_bits: int
+    rows_per_person: int
+    delta_squared: int
+
+    @property
+    def length(self) -> int:
+        """Coordinates of the released vector."""
+        return len(self.cells) * len(self.slots)
+
+    @property
+    def largest_sum(self) -> int:
+        """Bound on the absolute value of every exact sum over all institutions, in unrefined lattice steps."""
+        return _rows_in_all(self.dataset, self.rows_per_person) << self.scale_bits
+
+    def noise(self, rho_nano: int, *, threshold: int, colluders: int, invited: int) -> NoiseShape:
+        """Return the smallest refinement and the noise that give rho = rho_nano / 10^9 of zero-concentrated privacy.
+
+        Any `threshold - colluders` honest shares alone carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the
+        cost or the cohort is impossible, or where sum and noise could leave the 64-bit ring.
+        """
+        if not 1 <= rho_nano <= MAX_RHO_NANO:
+            raise QueryError(
+                f"a query costs rho between {1 / NANO:g} and {MAX_RHO_NANO // NANO}",
+                hint="choose epsilon between 0.01 and 10",
+            )
+        if colluders < 0 or not colluders < threshold <= invited or 2 * threshold <= invited + colluders:
+            raise QueryError(
+                f"threshold {threshold} is impossible for {invited} institutions of which {colluders} may collude",
+                hint="2 threshold must exceed institutions + colluders",
+            )
+        unrefined = Fraction(self.delta_squared * NANO, 2 * rho_nano)
+        sure = threshold - colluders
+        bits = 0
+        while unrefined * 4**bits < MIN_SHARE_VARIANCE * sure:
+            bits += 1
+        shape = NoiseShape(bits, unrefined * 4**bits / sure, unrefined * 4**bits)
+        if log_tau(shape.share_variance, invited) > LOG_TAU:
+            raise QueryError(
+                f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
+            )
+        deviation = isqrt(int(shape.total_variance(invited))) + 1
+        if (self.largest_sum << bits) + 40 * deviation >= _RING:
+            raise QueryError(
+                "sum and noise of this query do not fit into 62 bits",
+                hint="spend a larger epsilon, or limit the rows per person",
+            )
+        return shape
+
+
+def log_tau(share_variance: Fraction, shares: int) -> float:
+    """Upper bound on the natural logarithm of tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k/(k+1)).
+
+    Kairouz, Liu and Steinke 2021, Proposition 14, for n shares of variance s^2. Every term is at most the first.
+    """
+    if shares < 2:
+        return float("-inf")
+    return log(10 * (shares - 1)) - pi * pi * float(share_variance)
+
+
+def centre(kind: Numeric) -> tuple[float, float]:
+    """Return (mid, half) of a column's public bounds: u = (x - mid) / half maps them to [-1, 1]."""
+    return kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2
+
+
+def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
+    """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where it is too large."""
+    query = resolve(query, dataset)
+    slots = _slots(query, dataset)
+    size = len(slots)
+    for key in query.keys:
+        size *= len(key.values)
+    if size > MAX_LENGTH:
+        raise QueryError(
+            f"the answer would have {size:,} numbers, more than {MAX_LENGTH:,}",
+            hint="group by fewer keys or use fewer bins",
+        )
+    rows = min(query.rows_per_person or dataset.max_rows, dataset.max_rows)
+    scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
+    per_person = rows * dataset.max_institutions_per_person
+    return Plan(
+        query=query,
+        dataset=dataset,
+        cells=tuple(product(*(key.values for key in query.keys))),
+        slots=slots,
+        scale_bits=scale_bits,
+        rows_per_person=rows,
+        delta_squared=per_person**2 * _touched(slots) << 2 * scale_bits,
+    )
+
+
+def denominator(column: str, dataset: Dataset) -> Slot:
+    """Return the slot that counts the rows in which a column has a value.
+
+    A query leaves out rows that lack a value in a column that is not nullable, so there every row counts.
+    """
+    return Slot("present", column) if dataset.column(column).nullable else Slot("rows")
+
+
+def histogram_slots(histogram: ir.Histogram, dataset: Dataset) -> tuple[Slot, ...]:
+    """Return one slot a bin, in the order of edges or published keys."""
+    bins = len(histogram.edges) - 1 if histogram.edges else len(dataset.categorical(histogram.column).keys)
+    return tuple(Slot("bin", histogram.column, number, histogram.edges) for number in range(bins))
+
+
+def slots_of(aggregate: ir.Aggregate, dataset: Dataset) -> tuple[Slot, ...]:
+    """Return the slots one output is computed from: a denominator first where there is one, then the moments."""
+    match aggregate:
+        case ir.Count(column=None):
+            return (Slot("rows"),)
+        case ir.Count(column=str(column)):
+            return (denominator(column, dataset),)
+        case ir.Sum(column=column) if centre(dataset.numeric(column))[0] == 0:
+            return (Slot("linear", column),)  # the sum of x is half times the sum of u: no count needed
+        case ir.Sum(column=column) | ir.Mean(column=column):
+            return denominator(column, dataset), Slot("linear", column)
+        case ir.Variance(column=column) | ir.Stddev(column=column):
+            return denominator(column, dataset), Slot("linear", column), Slot("square", column)
+        case ir.Histogram():
+            return histogram_slots(aggregate, dataset)
+    raise AssertionError(f"no slots for {aggregate!r}")  # resolve() admits no other node
+
+
+def _slots(query: ir.Query, dataset: Dataset) -> tuple[Slot, ...]:
+    """Return the distinct slots of all outputs in order of first use: outputs over one column share its slots."""
+    return tuple(dict.fromkeys(slot for named in query.aggregates for slot in slots_of(named.aggregate, dataset)))
+
+
+def _touched(slots: tuple[Slot, ...]) -> int:
+    """Return how many slots one row can change: each but the bins, and of every histogram one bin.
+
+    Each change is at most 2^scale_bits, and a row at a bound of every column attains all of them at once: the bound on
+    the row's squared norm, this times 4^scale_bits, is exact.
+    """
+    histograms = {(slot.column, slot.edges) for slot in slots if slot.kind == "bin"}
+    return sum(slot.kind != "bin" for slot in slots) + len(histograms)
+
+
+def _rows_in_all(dataset: Dataset, rows_per_person: int) -> int:
+    return dataset.max_persons * rows_per_person * dataset.max_institutions_per_person
+
+
+def _scale_bits(slots: tuple[Slot, ...], rows: int) -> int:
+    """Return f: 0 where only rows are counted, else as fine as sums of so many rows allow, at most 40."""
+    if not any(slot.kind in ("linear", "square") for slot in slots):
+        return 0
+    bits = min(_MAX_SCALE, (_ROOM // rows).bit_length() - 1)
+    if bits < _MIN_SCALE:
+        raise QueryError(
+            "sums over this many rows do not fit into 62 bits",
+            hint="limit the rows per person, or publish the dataset with a smaller max_persons",
+        )
+    return bits
