@@ -8,7 +8,6 @@ import inspect
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
@@ -34,47 +33,34 @@ OPTIONS = (
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Who may come in at all. `revoked` is asked on every call, so a revocation holds from the next one on.
-
-    A stream that is already open is not asked again: whoever revokes must close it.
-    """
-
-    consortium: str
-    revoked: Callable[[Peer], bool]
-
-    def admit(self, peer: Peer, roles: frozenset[str]) -> None:
-        """Return, or raise IdentityError (a stranger, or revoked) or PolicyDenied (another role's call)."""
-        if peer.consortium != self.consortium:
-            raise IdentityError(f"{peer.uri!r} is of another consortium")
-        if self.revoked(peer):
-            raise IdentityError(f"{peer.id!r} has been revoked", hint="ask your operator")
-        if peer.role not in roles:
-            raise PolicyDenied(
-                f"this is not for the role {peer.role!r}",
-                rule="role",
-                hint=f"it is for: {', '.join(sorted(roles))}; ask your operator for an invitation in that role",
-            )
-
-
 class Gated(Protocol):
     """A servicer whose methods wear `serves`."""
 
-    gate: Gate
+    def admit(self, peer: Peer) -> None:
+        """Return, or raise IdentityError where the peer is of another consortium or has been revoked.
+
+        Asked on every call. A stream that is already open is not asked again: whoever revokes must close it.
+        """
 
 
 def serves(*roles: str) -> Callable[[_Method], _Method]:
     """Wrap a servicer's method (coroutine or async generator): only peers of these roles, and errors as statuses.
 
-    The servicer has an attribute `gate`. The method finds its caller with `peer(context)`.
+    The servicer is `Gated`. The method finds its caller with `peer(context)`.
     """
     allowed = frozenset(roles)
 
-    def admit(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        servicer.gate.admit(peer(context), allowed)
+    def check(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        caller = peer(context)
+        servicer.admit(caller)
+        if caller.role not in allowed:
+            raise PolicyDenied(
+                f"this is not for the role {caller.role!r}",
+                rule="role",
+                hint=f"it is for: {', '.join(sorted(allowed))}; ask your operator for an invitation in that role",
+            )
 
-    return functools.partial(_wrap, admit)
+    return functools.partial(_wrap, check)
 
 
 def open_to_strangers(method: _Method) -> _Method:
@@ -136,7 +122,7 @@ def _bind_error(host: str, port: int) -> ConfigError:
     return ConfigError(f"cannot listen on {host}:{port}", hint="set `listen` in server.toml")
 
 
-def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
+def _wrap(check: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
     if inspect.isasyncgenfunction(method):
 
         @functools.wraps(method)
@@ -144,7 +130,7 @@ def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
             servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             try:
-                admit(servicer, context)
+                check(servicer, context)
                 async with aclosing(method(servicer, request, context)) as messages:
                     async for message in messages:
                         yield message
@@ -158,7 +144,7 @@ def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
     @functools.wraps(method)
     async def unary(servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            admit(servicer, context)
+            check(servicer, context)
             return await method(servicer, request, context)
         except grpc.aio.AbortError:
             raise
