@@ -7,8 +7,10 @@ The argument is docs/privacy.md. Must not know: data, any engine, how noise is d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from math import isqrt, log, pi
 from typing import Literal
@@ -21,8 +23,6 @@ from queries.schema import Dataset, Numeric
 NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
 """Largest cost of one query: rho = 100 is no privacy at all, so more is a slip of the keyboard."""
-MAX_LENGTH = 1 << 22
-"""Longest vector of one query, in coordinates."""
 MIN_SHARE_VARIANCE = 16
 """A share's sigma is at least 4 lattice steps, where a sum of discrete Gaussians is one (see `NoiseShape`)."""
 LOG_TAU = -60 * log(10)
@@ -43,14 +43,14 @@ class Slot:
     present  S where `column` has a value (a category outside the published ones, with no "other", is none);
     linear   round(u S), an integer in [-S, S], where it has a value: u = (clip(x) - mid) / half, see `centre`;
     square   round(u u S), an integer in [0, S], where it has a value;
-    bin      S where its value lies in bin number `bin`: numeric, of `edges` (the last bin is closed, values outside are
-             counted in the first and last); categorical (`edges` empty), of the column's published keys.
+    bin      S where its value lies in bin number `bin` of `Plan.histograms[histogram]`: numeric, between its edges (the
+             last bin is closed, values outside are counted in the first and last); categorical, of the published keys.
     """
 
     kind: SlotKind
     column: str | None = None
     bin: int = 0
-    edges: tuple[float, ...] = ()
+    histogram: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Plan:
     dataset: Dataset
     cells: tuple[tuple[str, ...], ...]
     slots: tuple[Slot, ...]
+    histograms: tuple[ir.Histogram, ...]
     scale_bits: int
     rows_per_person: int
     delta_squared: int
@@ -86,6 +87,11 @@ class Plan:
     def length(self) -> int:
         """Coordinates of the released vector."""
         return len(self.cells) * len(self.slots)
+
+    @cached_property
+    def positions(self) -> Mapping[Slot, int]:
+        """Index of each slot within a cell."""
+        return {slot: index for index, slot in enumerate(self.slots)}
 
     @property
     def largest_sum(self) -> int:
@@ -143,76 +149,54 @@ def centre(kind: Numeric) -> tuple[float, float]:
 
 
 def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
-    """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where it is too large."""
+    """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where sums could overflow."""
     query = resolve(query, dataset)
-    slots = _slots(query, dataset)
-    size = len(slots)
-    for key in query.keys:
-        size *= len(key.values)
-    if size > MAX_LENGTH:
-        raise QueryError(
-            f"the answer would have {size:,} numbers, more than {MAX_LENGTH:,}",
-            hint="group by fewer keys or use fewer bins",
-        )
-    rows = min(query.rows_per_person or dataset.max_rows, dataset.max_rows)
+    outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
+    histograms = tuple(output for output in outputs if isinstance(output, ir.Histogram))
+    # Outputs over one column share its slots: the distinct ones, in order of first use.
+    slots = tuple(dict.fromkeys(slot for output in outputs for slot in slots_of(output, dataset, histograms)))
+    rows = query.rows_per_person or dataset.max_rows
     scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
-    per_person = rows * dataset.max_institutions_per_person
+    # A row changes each slot but the bins, and of every histogram one bin, by at most 2^scale_bits; a row at a bound of
+    # every column attains all of these at once, so the bound on its squared norm is exact.
+    touched = sum(slot.kind != "bin" for slot in slots) + len(histograms)
     return Plan(
         query=query,
         dataset=dataset,
         cells=tuple(product(*(key.values for key in query.keys))),
         slots=slots,
+        histograms=histograms,
         scale_bits=scale_bits,
         rows_per_person=rows,
-        delta_squared=per_person**2 * _touched(slots) << 2 * scale_bits,
+        delta_squared=(rows * dataset.max_institutions_per_person) ** 2 * touched << 2 * scale_bits,
     )
 
 
-def denominator(column: str, dataset: Dataset) -> Slot:
+def slots_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram, ...]) -> tuple[Slot, ...]:
+    """Return the slots one output is computed from: the count of rows first where there is one, then the moments."""
+    match aggregate:
+        case ir.Count(column=None):
+            return (Slot("rows"),)
+        case ir.Count(column=str(column)):
+            return (_count(column, dataset),)
+        case ir.Sum(column=column) if centre(dataset.numeric(column))[0] == 0:
+            return (Slot("linear", column),)  # the sum of x is half times the sum of u: no count needed
+        case ir.Sum(column=column) | ir.Mean(column=column):
+            return _count(column, dataset), Slot("linear", column)
+        case ir.Variance(column=column) | ir.Stddev(column=column):
+            return _count(column, dataset), Slot("linear", column), Slot("square", column)
+        case ir.Histogram(column=column, edges=edges):
+            bins = len(edges) - 1 if edges else len(dataset.categorical(column).keys)
+            number = histograms.index(aggregate)
+            return tuple(Slot("bin", column, bin_number, number) for bin_number in range(bins))
+
+
+def _count(column: str, dataset: Dataset) -> Slot:
     """Return the slot that counts the rows in which a column has a value.
 
     A query leaves out rows that lack a value in a column that is not nullable, so there every row counts.
     """
     return Slot("present", column) if dataset.column(column).nullable else Slot("rows")
-
-
-def histogram_slots(histogram: ir.Histogram, dataset: Dataset) -> tuple[Slot, ...]:
-    """Return one slot a bin, in the order of edges or published keys."""
-    bins = len(histogram.edges) - 1 if histogram.edges else len(dataset.categorical(histogram.column).keys)
-    return tuple(Slot("bin", histogram.column, number, histogram.edges) for number in range(bins))
-
-
-def slots_of(aggregate: ir.Aggregate, dataset: Dataset) -> tuple[Slot, ...]:
-    """Return the slots one output is computed from: a denominator first where there is one, then the moments."""
-    match aggregate:
-        case ir.Count(column=None):
-            return (Slot("rows"),)
-        case ir.Count(column=str(column)):
-            return (denominator(column, dataset),)
-        case ir.Sum(column=column) if centre(dataset.numeric(column))[0] == 0:
-            return (Slot("linear", column),)  # the sum of x is half times the sum of u: no count needed
-        case ir.Sum(column=column) | ir.Mean(column=column):
-            return denominator(column, dataset), Slot("linear", column)
-        case ir.Variance(column=column) | ir.Stddev(column=column):
-            return denominator(column, dataset), Slot("linear", column), Slot("square", column)
-        case ir.Histogram():
-            return histogram_slots(aggregate, dataset)
-    raise AssertionError(f"no slots for {aggregate!r}")  # resolve() admits no other node
-
-
-def _slots(query: ir.Query, dataset: Dataset) -> tuple[Slot, ...]:
-    """Return the distinct slots of all outputs in order of first use: outputs over one column share its slots."""
-    return tuple(dict.fromkeys(slot for named in query.aggregates for slot in slots_of(named.aggregate, dataset)))
-
-
-def _touched(slots: tuple[Slot, ...]) -> int:
-    """Return how many slots one row can change: each but the bins, and of every histogram one bin.
-
-    Each change is at most 2^scale_bits, and a row at a bound of every column attains all of them at once: the bound on
-    the row's squared norm, this times 4^scale_bits, is exact.
-    """
-    histograms = {(slot.column, slot.edges) for slot in slots if slot.kind == "bin"}
-    return sum(slot.kind != "bin" for slot in slots) + len(histograms)
 
 
 def _rows_in_all(dataset: Dataset, rows_per_person: int) -> int:

@@ -1,0 +1,268 @@
+"""From noisy integer sums to estimates with 95% intervals.
+
+Intervals are about the noise alone: they cover the value that the pooled data have, not that of a wider population.
+Everything is a closed formula over all cells at once; the formulas and what they were measured to cover are in
+docs/privacy.md. Must not know: data, how noise was drawn, pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from queries import ir
+from queries.errors import QueryError
+from queries.plan import NoiseShape, Plan, centre, slots_of
+from queries.schema import Dataset
+
+Z95 = 1.959963984540054
+"""The 97.5% quantile of the standard normal distribution."""
+_SURE = 6.0  # standard deviations that noise never exceeds, for bounds that must not cut an interval short
+Floats: TypeAlias = NDArray[np.float64]
+Interval: TypeAlias = tuple[Floats, Floats, Floats]  # value, low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One number of an answer; `low` and `high` are its 95% interval.
+
+    Counts and sums are unbiased and not clamped: a count may be negative. Means, variances and standard deviations stay
+    within what the column's public bounds allow; where the noise leaves no information their interval is all of it.
+    `standard_error` is the noise's standard deviation (counts, sums), else half the interval's width over 1.96.
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of a histogram; `lower` and `upper` are None where it is a category."""
+
+    label: str
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BinEstimate:
+    """One bin of a histogram that stands beside other outputs."""
+
+    bin: Bin
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an answer: its public keys and one value per output, a tuple of bins for a histogram."""
+
+    keys: tuple[str, ...]
+    values: tuple[Estimate | tuple[BinEstimate, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One output of all rows, as arrays of shape (rows,), or (rows, bins) for a histogram beside other outputs."""
+
+    name: str
+    value: Floats
+    standard_error: Floats
+    low: Floats
+    high: Floats
+    bins: tuple[Bin, ...] = ()
+
+    def at(self, row: int) -> Estimate | tuple[BinEstimate, ...]:
+        """Return this output of one row."""
+        parts = (self.value[row], self.standard_error[row], self.low[row], self.high[row])
+        if self.value.ndim == 1:
+            return Estimate(*map(float, parts))
+        lists = (part.tolist() for part in parts)
+        return tuple(BinEstimate(each, Estimate(*four)) for each, *four in zip(self.bins, *lists, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """An answer. `keys` names the key columns; `row_keys` holds their values row by row, `outputs` the estimates.
+
+    A histogram that is the only output is laid out long: a row for each group and bin, the bin's label under a last key
+    column that bears the name of the histogram's column (with "_bin" where the query groups by that column too).
+    """
+
+    keys: tuple[str, ...]
+    row_keys: tuple[tuple[str, ...], ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the outputs, in the query's order."""
+        return tuple(output.name for output in self.outputs)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The answer row by row; made on first use."""
+        return tuple(
+            Row(keys, tuple(output.at(row) for output in self.outputs)) for row, keys in enumerate(self.row_keys)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedWidth:
+    """Half the width of one output's interval, as far as it can be told before anything is asked.
+
+    Counts, sums and histograms: exact. Otherwise for a group of `assumed_rows` rows whose mean is the middle of the
+    column's bounds and whose standard deviation is a quarter of their range.
+    """
+
+    name: str
+    half_width: float
+    assumed_rows: int | None = None
+
+
+def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseShape, survivors: int) -> Table:
+    """Return the estimates that a released sum holds. `sums` are signed, on the refined lattice, in plan order.
+
+    Raise QueryError where the sums are not those of this plan.
+    """
+    lattice = np.asarray(sums, dtype=np.int64)
+    if lattice.shape != (plan.length,):
+        raise QueryError(f"this query has {plan.length:,} sums, not {lattice.size:,}")
+    bits = plan.scale_bits + shape.refine_bits
+    cells = lattice.reshape(len(plan.cells), len(plan.slots)) * 2.0**-bits
+    variance = float(shape.total_variance(survivors) / 4**bits)
+    outputs = tuple(_output(named, plan, cells, variance) for named in plan.query.aggregates)
+    keys = tuple(key.column for key in plan.query.keys)
+    only = plan.query.aggregates[0].aggregate
+    if len(outputs) == 1 and isinstance(only, ir.Histogram):
+        return _long(keys, plan.cells, outputs[0], only.column)
+    return Table(keys, plan.cells, outputs)
+
+
+def expected_widths(
+    plan: Plan, shape: NoiseShape, survivors: int, *, assumed_rows: int = 1000
+) -> tuple[ExpectedWidth, ...]:
+    """Return what each output's interval will be like, in the query's order, before anything is spent."""
+    moments = {"linear": 0.0, "square": assumed_rows / 4}
+    cell: Floats = np.array([[moments.get(slot.kind, float(assumed_rows)) for slot in plan.slots]])
+    variance = float(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
+    widths = []
+    for named in plan.query.aggregates:
+        output = _output(named, plan, cell, variance)
+        half = float((output.high - output.low).flat[0]) / 2
+        exact = isinstance(named.aggregate, ir.Count | ir.Sum | ir.Histogram)
+        widths.append(ExpectedWidth(named.name, half, None if exact else assumed_rows))
+    return tuple(widths)
+
+
+def bins_of(histogram: ir.Histogram, dataset: Dataset) -> tuple[Bin, ...]:
+    """Return a histogram's bins in order: of its edges, or of the published keys."""
+    if not histogram.edges:
+        return tuple(Bin(key) for key in dataset.categorical(histogram.column).keys)
+    edges = [(lower, upper, ")") for lower, upper in zip(histogram.edges, histogram.edges[1:], strict=False)]
+    edges[-1] = (*edges[-1][:2], "]")
+    return tuple(Bin(f"[{lower:.12g}, {upper:.12g}{end}", lower, upper) for lower, upper, end in edges)
+
+
+def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Output, column: str) -> Table:
+    """Lay out a lone histogram with one row for each group and bin."""
+    rows = tuple((*cell, each.label) for cell in cells for each in output.bins)
+    flat = Output(
+        output.name,
+        output.value.reshape(-1),
+        output.standard_error.reshape(-1),
+        output.low.reshape(-1),
+        output.high.reshape(-1),
+        output.bins,
+    )
+    return Table((*keys, f"{column}_bin" if column in keys else column), rows, (flat,))
+
+
+def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float) -> Output:
+    """Return one output of all cells; `cells` has a column a slot, `variance` is the noise's in the same unit."""
+    aggregate, name, dataset = named.aggregate, named.name, plan.dataset
+    columns = [plan.positions[slot] for slot in slots_of(aggregate, dataset, plan.histograms)]
+    if isinstance(aggregate, ir.Histogram):
+        return _normal(name, cells[:, columns], variance, bins_of(aggregate, dataset))
+    count = cells[:, columns[0]]
+    if isinstance(aggregate, ir.Count):
+        return _normal(name, count, variance)
+    mid, half = centre(dataset.numeric(aggregate.column))
+    if isinstance(aggregate, ir.Sum):
+        if len(columns) == 1:
+            return _normal(name, half * count, half * half * variance)  # bounds around 0: the only slot is linear
+        return _normal(name, half * cells[:, columns[1]] + mid * count, (half * half + mid * mid) * variance)
+    if isinstance(aggregate, ir.Mean):
+        value, low, high = _mean(count, cells[:, columns[1]], variance)
+        return _ratio(name, mid + half * value, mid + half * low, mid + half * high)
+    value, low, high = _variance(count, cells[:, columns[1]], cells[:, columns[2]], variance, ddof=aggregate.ddof)
+    if isinstance(aggregate, ir.Stddev):
+        return _ratio(name, half * np.sqrt(value), half * np.sqrt(low), half * np.sqrt(high))
+    return _ratio(name, half * half * value, half * half * low, half * half * high)
+
+
+def _normal(name: str, value: Floats, variance: float, bins: tuple[Bin, ...] = ()) -> Output:
+    """Return an output that is a linear combination of sums."""
+    error = np.full_like(value, np.sqrt(variance))
+    return Output(name, value, error, value - Z95 * error, value + Z95 * error, bins)
+
+
+def _ratio(name: str, value: Floats, low: Floats, high: Floats) -> Output:
+    """Return an output that is a ratio of sums."""
+    return Output(name, value, (high - low) / (2 * Z95), low, high)
+
+
+def _mean(count: Floats, linear: Floats, variance: float) -> Interval:
+    """Return the mean of u by Fieller's theorem, within [-1, 1].
+
+    The interval holds every m for which linear - m count is within 1.96 of its own standard deviations of 0.
+    """
+    spread = Z95**2 * variance
+    known = (count > 0) & (count * count > spread)
+    lead = np.where(known, count * count - spread, 1.0)
+    root = np.sqrt(spread * np.maximum(lead + linear * linear, 0.0))
+    value = np.where(count > 0, linear / np.where(count > 0, count, 1.0), 0.0)
+    interval = value, (linear * count - root) / lead, (linear * count + root) / lead
+    return _within(interval, known, (-1.0, 1.0))
+
+
+def _variance(count: Floats, linear: Floats, square: Floats, variance: float, *, ddof: int) -> Interval:
+    """Return the variance of u, by a generalisation of Fieller's theorem.
+
+    With exact sums n, s, q it is t = (q n - s s) / (n n - ddof n). `above - t below` has mean 0 at the true t, and an
+    unbiased estimate of its variance is that of the noise times flat - 2 t square tilt + t t steep. The interval holds
+    every t for which the first is within 1.96 of the root of the second.
+    """
+    spread = Z95**2 * variance
+    above = square * count - linear * linear + variance
+    below = count * count - variance - ddof * count
+    tilt = 2 * count - ddof
+    steep = tilt * tilt - 2 * variance
+    flat = count * count + square * square + 4 * linear * linear - 3 * variance
+    lead = below * below - spread * steep
+    middle = above * below - spread * square * tilt
+    # (middle^2 - lead * (above^2 - spread * flat)) / spread, without the terms that cancel
+    inner = below * below * flat + above * above * steep - 2 * above * below * square * tilt
+    inner += spread * (square * square * tilt * tilt - steep * flat)
+    known = (count > 0) & (below > 0) & (lead > 0) & (inner >= 0)
+    root = np.sqrt(np.where(known, spread * inner, 0.0))
+    lead = np.where(known, lead, 1.0)
+    fewest = np.maximum(count - _SURE * np.sqrt(variance), ddof + 1.0)
+    most = fewest / (fewest - ddof)  # the variance of u when half of so few rows are at each bound
+    value = np.where(below > 0, above / np.where(below > 0, below, 1.0), most / 2)
+    return _within((value, (middle - root) / lead, (middle + root) / lead), known, (0.0, most))
+
+
+def _within(interval: Interval, known: NDArray[np.bool_], bounds: tuple[float, Floats | float]) -> Interval:
+    """Intersect an interval with public bounds; where it is not known, or misses them, it is the bounds themselves."""
+    value, low, high = interval
+    least, most = bounds
+    informative = known & (low <= most) & (high >= least)
+    low = np.where(informative, np.maximum(low, least), least)
+    high = np.where(informative, np.minimum(high, most), most)
+    return np.clip(value, low, high), low, high
