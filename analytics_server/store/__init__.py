@@ -1,0 +1,27 @@
+"""The coordinator's durable state in SQL: SQLite by default, PostgreSQL at scale, the same code on both.
+
+`Store.begin()` and `Store.read()` give a `UnitOfWork`, one transaction; everything else here is how that is kept.
+"""
+
+from analytics_server.store.rows import (
+    CheckpointRow,
+    CosignatureRow,
+    DatasetRow,
+    InvitationRow,
+    LogRow,
+    ParticipantRow,
+    RequestRow,
+)
+from analytics_server.store.store import Store, UnitOfWork
+
+__all__ = [
+    "CheckpointRow",
+    "CosignatureRow",
+    "DatasetRow",
+    "InvitationRow",
+    "LogRow",
+    "ParticipantRow",
+    "RequestRow",
+    "Store",
+    "UnitOfWork",
+]

@@ -1,0 +1,204 @@
+"""The audit log's tables: the part of a unit of work that appends, proves, and finds.
+
+One writer appends at a time (SQLite: the transaction took the write lock at BEGIN IMMEDIATE; PostgreSQL: an advisory
+lock until commit), so sequence numbers have no gap and no double. Must not know: keys, signatures, who may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text, tuple_
+
+from analytics_server.store import tables as t
+from analytics_server.store.rows import CheckpointRow, CosignatureRow, LogRow
+from queries.errors import LogError
+from trust.tlog import entries
+from trust.tlog.merkle import Frontier, Node, Tree, leaf_hash
+
+FILTERS = ("kind", "actor", "analyst", "dataset", "institution", "outcome")
+"""What `leaves` can be narrowed by, besides `request_id` (a hex prefix), `since_ms` and `before_ms`."""
+_APPENDING = 0x636F686F6C6F67  # the advisory lock of appenders: "coholog"
+_BATCH = 1000
+
+
+class Log:
+    """Methods of `UnitOfWork`; see there."""
+
+    _connection: Connection
+
+    def append(self, leaves: Sequence[bytes]) -> int:
+        """Append leaves (serialised `LogEntry`); return the first one's sequence number. Raise LogError on bad bytes.
+
+        Tree nodes and the search table grow in the same transaction; until it commits nothing has happened.
+        """
+        decoded = [entries.columns(entries.decode(leaf)) for leaf in leaves]
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _APPENDING})
+        first = self.tree_size()
+        if not leaves:
+            return first
+        frontier = Frontier(first, self._tree(first).peaks())
+        rows, nodes = [], []
+        for seq, leaf in enumerate(leaves, first):
+            hashed = leaf_hash(leaf)
+            rows.append({"seq": seq, "leaf": leaf, "leaf_hash": hashed})
+            nodes += [
+                {"level": level, "idx": index, "hash": value} for (level, index), value in frontier.append(hashed)
+            ]
+        self._connection.execute(insert(t.audit_entry), rows)
+        if nodes:
+            self._connection.execute(insert(t.audit_node), nodes)
+        self._index(first, decoded)
+        return first
+
+    def tree_size(self) -> int:
+        """Return the number of entries."""
+        last = self._connection.execute(select(func.max(t.audit_entry.c.seq))).scalar()
+        return 0 if last is None else last + 1
+
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root of the first `size` entries, all of them by default."""
+        return self._tree(self.tree_size()).root(size)
+
+    def inclusion(self, seq: int, size: int | None = None) -> list[bytes]:
+        """Return the audit path of an entry in the tree of the first `size` entries."""
+        return self._tree(self.tree_size()).inclusion(seq, size)
+
+    def consistency(self, old: int, new: int | None = None) -> list[bytes]:
+        """Return the proof that the log of size `old` is a prefix of the log of size `new`."""
+        return self._tree(self.tree_size()).consistency(old, new)
+
+    def leaf(self, seq: int) -> bytes:
+        """Return one entry's bytes; raise LogError where there is none."""
+        found: bytes | None = self._connection.execute(
+            select(t.audit_entry.c.leaf).where(t.audit_entry.c.seq == seq)
+        ).scalar()
+        if found is None:
+            raise LogError(f"there is no entry {seq}", hint=f"the log has {self.tree_size()} entries")
+        return found
+
+    def leaves(self, first: int, limit: int, **filters: str | int) -> list[LogRow]:
+        """Return at most `limit` entries from `first` on that match every filter (see FILTERS), in order."""
+        entry, index = t.audit_entry.c, t.audit_index.c
+        statement = select(entry.seq, entry.leaf).where(entry.seq >= first).order_by(entry.seq).limit(limit)
+        if filters:
+            statement = statement.join(t.audit_index, index.seq == entry.seq)
+        for name, value in filters.items():
+            statement = statement.where(_condition(name, value))
+        return [LogRow(row.seq, row.leaf) for row in self._connection.execute(statement)]
+
+    def rebuild_index(self) -> int:
+        """Make the search table again from the leaves; return how many there are."""
+        self._connection.execute(delete(t.audit_index))
+        first = 0
+        while rows := self.leaves(first, _BATCH):
+            self._index(first, [entries.columns(entries.decode(row.leaf)) for row in rows])
+            first += len(rows)
+        return first
+
+    def add_checkpoint(self, size: int, root: bytes, note: bytes) -> None:
+        """Keep a signed head. Sizes ascend."""
+        self._connection.execute(insert(t.checkpoint).values(size=size, root=root, note=note))
+
+    def latest_checkpoint(self, *, cosigned: bool = False) -> CheckpointRow | None:
+        """Return the newest signed head, or the newest that a witness has cosigned."""
+        statement = select(t.checkpoint).order_by(t.checkpoint.c.size.desc()).limit(1)
+        if cosigned:
+            statement = statement.where(t.checkpoint.c.size == select(func.max(t.cosignature.c.size)).scalar_subquery())
+        row = self._connection.execute(statement).one_or_none()
+        return None if row is None else CheckpointRow(row.size, row.root, row.note)
+
+    def checkpoints(self, first_size: int, limit: int) -> list[CheckpointRow]:
+        """Return at most `limit` signed heads of at least `first_size` entries, smallest first."""
+        c = t.checkpoint.c
+        rows = self._connection.execute(select(t.checkpoint).where(c.size >= first_size).order_by(c.size).limit(limit))
+        return [CheckpointRow(row.size, row.root, row.note) for row in rows]
+
+    def add_cosignature(self, size: int, witness: str, line: str) -> None:
+        """Keep a witness's line over the checkpoint of `size`; the first one counts, a second is ignored.
+
+        Raise LogError where there is no such checkpoint.
+        """
+        c = t.cosignature.c
+        if self._connection.execute(select(t.checkpoint.c.size).where(t.checkpoint.c.size == size)).scalar() is None:
+            raise LogError(f"there is no checkpoint of size {size} to cosign")
+        known = select(c.size).where(c.size == size, c.witness == witness)
+        if self._connection.execute(known).scalar() is None:
+            self._connection.execute(insert(t.cosignature).values(size=size, witness=witness, line=line))
+
+    def cosignatures(self, size: int, last_size: int | None = None) -> list[CosignatureRow]:
+        """Return the lines over the checkpoint of `size` (or of every size up to `last_size`), by size and witness."""
+        c = t.cosignature.c
+        rows = self._connection.execute(
+            select(t.cosignature)
+            .where(c.size.between(size, size if last_size is None else last_size))
+            .order_by(c.size, c.witness)
+        )
+        return [CosignatureRow(row.size, row.witness, row.line) for row in rows]
+
+    def _tree(self, size: int) -> Tree:
+        return Tree(_StoredNodes(self._connection), size)
+
+    def _index(self, first: int, decoded: Sequence[entries.Columns]) -> None:
+        """Add to the search table. What a request's later entries do not repeat is taken from its first one."""
+        asked = {c.request_id: c for c in decoded if c.kind == "requested"}
+        missing = {c.request_id for c in decoded if c.request_id} - asked.keys()
+        index = t.audit_index.c
+        if missing:
+            known = self._connection.execute(
+                select(index.request_id, index.analyst, index.dataset, index.purpose).where(
+                    index.kind == "requested", index.request_id.in_(missing)
+                )
+            )
+            for row in known:
+                asked[row.request_id] = entries.Columns(0, "", "", row.analyst, row.purpose, row.dataset)
+        rows = []
+        for seq, column in enumerate(decoded, first):
+            origin = asked.get(column.request_id)
+            whole = (
+                replace(column, analyst=origin.analyst, purpose=origin.purpose, dataset=origin.dataset)
+                if origin is not None
+                else column
+            )
+            rows.append({"seq": seq, **asdict(whole)})
+        self._connection.execute(insert(t.audit_index), rows)
+
+
+def _condition(name: str, value: str | int) -> ColumnElement[bool]:
+    index = t.audit_index.c
+    if name == "request_id":
+        return index.request_id.startswith(str(value), autoescape=True)
+    if name == "since_ms":
+        return index.at_ms >= value
+    if name == "before_ms":
+        return index.at_ms < value
+    if name not in FILTERS:
+        raise LogError(f"the log cannot be filtered by {name!r}", hint=f"by: {', '.join(FILTERS)}, request_id")
+    condition: ColumnElement[bool] = index[name] == value
+    return condition
+
+
+class _StoredNodes:
+    """Complete subtrees: level 0 from the entries, the others from audit_node; two reads at most."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, wanted: Sequence[Node]) -> Mapping[Node, bytes]:
+        return dict(self._rows(wanted))
+
+    def _rows(self, wanted: Sequence[Node]) -> Iterator[tuple[Node, bytes]]:
+        entry, node = t.audit_entry.c, t.audit_node.c
+        leaves = [index for level, index in wanted if level == 0]
+        inner = [(level, index) for level, index in wanted if level]
+        if leaves:
+            statement: Any = select(entry.seq, entry.leaf_hash).where(entry.seq.in_(leaves))
+            for seq, value in self._connection.execute(statement):
+                yield (0, seq), value
+        if inner:
+            statement = select(node.level, node.idx, node.hash).where(tuple_(node.level, node.idx).in_(inner))
+            for level, index, value in self._connection.execute(statement):
+                yield (level, index), value

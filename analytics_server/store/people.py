@@ -1,0 +1,159 @@
+"""Invitations, participants, memberships and datasets: the part of a unit of work about who and what there is.
+
+Must not know: what makes an envelope valid. Callers verify; this keeps.
+"""
+
+# ruff: noqa: A002 - "id" and "hash" are what the tables, the wire and the callers call these
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from analytics_server.store import tables as t
+from analytics_server.store.rows import DatasetRow, InvitationRow, ParticipantRow
+from queries.errors import IdentityError, InvitationError
+
+_ABSENT = bytes(32)
+
+
+class People:
+    """Methods of `UnitOfWork`; see there."""
+
+    _connection: Connection
+
+    def add_invitation(
+        self, *, id: str, secret_hash: bytes, role: str, participant: str, organisation: str, expires_at: int
+    ) -> None:
+        """Record an invitation. `secret_hash` is a hash: the store never sees the secret."""
+        self._connection.execute(
+            insert(t.invitation).values(
+                id=id,
+                secret_hash=secret_hash,
+                role=role,
+                participant=participant,
+                organisation=organisation,
+                expires_at=expires_at,
+            )
+        )
+
+    def redeem_invitation(self, id: str, secret_hash: bytes, now: int) -> InvitationRow:
+        """Use an invitation up. Raise InvitationError on one that is unknown, expired or used.
+
+        Of two newcomers with one invitation exactly one gets through, also across processes: the single conditional
+        UPDATE decides. Whoever lacks the secret learns nothing about the invitation, not even that it exists.
+        """
+        row = self._connection.execute(select(t.invitation).where(t.invitation.c.id == id)).one_or_none()
+        same = hmac.compare_digest(row.secret_hash if row else _ABSENT, secret_hash)
+        if row is None or not same:
+            raise InvitationError("this invitation is unknown here", hint="check that the whole token was pasted")
+        if row.expires_at <= now:
+            raise InvitationError("this invitation has expired", hint="ask the operator for a new one")
+        used = self._connection.execute(
+            update(t.invitation)
+            .where(t.invitation.c.id == id, t.invitation.c.redeemed_at.is_(None), t.invitation.c.expires_at > now)
+            .values(redeemed_at=now)
+        )
+        if used.rowcount != 1:
+            raise InvitationError(
+                "this invitation has been used", hint="if that was not you, tell the operator; ask for a new one"
+            )
+        return InvitationRow(row.id, row.role, row.participant, row.organisation, row.expires_at)
+
+    def add_participant(
+        self,
+        *,
+        id: str,
+        role: str,
+        organisation: str,
+        identity_key: bytes,
+        epoch_key: bytes,
+        epoch_key_signature: bytes,
+        certificate_serial: str,
+    ) -> None:
+        """Enrol someone. Raise IdentityError where the id or the identity key is taken, also by someone revoked."""
+        try:
+            with self._connection.begin_nested():
+                self._connection.execute(
+                    insert(t.participant).values(
+                        id=id,
+                        role=role,
+                        organisation=organisation,
+                        identity_key=identity_key,
+                        epoch_key=epoch_key,
+                        epoch_key_signature=epoch_key_signature,
+                        certificate_serial=certificate_serial,
+                    )
+                )
+        except IntegrityError as error:
+            taken = "the name" if self.participant(id) else "the identity key"
+            raise IdentityError(
+                f"{taken} of {id!r} is already enrolled",
+                hint="every participant needs a name and a key of its own: ask the operator for another invitation",
+            ) from error
+
+    def participant(self, id: str) -> ParticipantRow | None:
+        """Return whoever enrolled under this id."""
+        row = self._connection.execute(select(t.participant).where(t.participant.c.id == id)).one_or_none()
+        return None if row is None else _participant(row)
+
+    def participants(self) -> list[ParticipantRow]:
+        """Return everyone who enrolled, by id, the revoked included."""
+        rows = self._connection.execute(select(t.participant).order_by(t.participant.c.id))
+        return [_participant(row) for row in rows]
+
+    def revoke_participant(self, id: str) -> None:
+        """Revoke someone; again is no error. Raise IdentityError where there is no such participant."""
+        done = self._connection.execute(update(t.participant).where(t.participant.c.id == id).values(revoked=1))
+        if done.rowcount != 1:
+            raise IdentityError(f"there is no participant {id!r}", hint="cohortium-server membership lists them")
+
+    def add_membership(self, epoch: int, hash: bytes, envelope: bytes) -> None:
+        """Publish a membership. Raise IdentityError unless its epoch is the next one."""
+        latest = self._connection.execute(select(func.max(t.membership.c.epoch))).scalar() or 0
+        if epoch != latest + 1:
+            raise IdentityError(
+                f"epoch {epoch} does not follow epoch {latest}", hint=f"publish epoch {latest + 1} instead"
+            )
+        self._connection.execute(insert(t.membership).values(epoch=epoch, hash=hash, envelope=envelope))
+
+    def latest_membership(self) -> bytes | None:
+        """Return the envelope of the newest epoch."""
+        newest: bytes | None = self._connection.execute(
+            select(t.membership.c.envelope).order_by(t.membership.c.epoch.desc()).limit(1)
+        ).scalar()
+        return newest
+
+    def memberships(self) -> list[bytes]:
+        """Return every epoch's envelope, oldest first."""
+        return list(self._connection.execute(select(t.membership.c.envelope).order_by(t.membership.c.epoch)).scalars())
+
+    def add_dataset(self, name: str, schema_hash: bytes, envelope: bytes) -> None:
+        """Publish a dataset description. One of the same name is replaced from now on, and kept as history."""
+        version = (self._connection.execute(select(func.max(t.dataset.c.version))).scalar() or 0) + 1
+        self._connection.execute(
+            insert(t.dataset).values(version=version, name=name, schema_hash=schema_hash, envelope=envelope)
+        )
+
+    def datasets(self) -> dict[str, DatasetRow]:
+        """Return the description in force of every dataset, by name."""
+        newest = select(func.max(t.dataset.c.version)).group_by(t.dataset.c.name)
+        rows = self._connection.execute(
+            select(t.dataset).where(t.dataset.c.version.in_(newest)).order_by(t.dataset.c.name)
+        )
+        return {row.name: DatasetRow(row.name, row.schema_hash, row.envelope) for row in rows}
+
+
+def _participant(row: Row[Any]) -> ParticipantRow:
+    return ParticipantRow(
+        row.id,
+        row.role,
+        row.organisation,
+        row.identity_key,
+        row.epoch_key,
+        row.epoch_key_signature,
+        row.certificate_serial,
+        bool(row.revoked),
+    )

@@ -1,0 +1,79 @@
+"""Requests and their outcome: the part of a unit of work that survives a crash in the middle of a round.
+
+Must not know: what a request asks. Envelope, release and failure are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from analytics_server.store import tables as t
+from analytics_server.store.rows import RequestRow, State
+from queries.errors import ServiceError, SignatureError
+
+
+class Requests:
+    """Methods of `UnitOfWork`; see there."""
+
+    _connection: Connection
+
+    def add_request(self, *, request_id: bytes, analyst: str, dataset: str, envelope: bytes, expires_at: int) -> None:
+        """Record a request as running. Raise SignatureError on one seen before: a signed request is good once."""
+        try:
+            with self._connection.begin_nested():
+                self._connection.execute(
+                    insert(t.request).values(
+                        request_id=request_id,
+                        analyst=analyst,
+                        dataset=dataset,
+                        envelope=envelope,
+                        expires_at=expires_at,
+                        state="running",
+                    )
+                )
+        except IntegrityError as error:
+            raise SignatureError("this request was submitted before", hint="sign a new one") from error
+
+    def request(self, request_id: bytes) -> RequestRow | None:
+        """Return a request with the sequence numbers of its log entries."""
+        row = self._connection.execute(select(t.request).where(t.request.c.request_id == request_id)).one_or_none()
+        return None if row is None else self._row(row)
+
+    def running_requests(self) -> list[RequestRow]:
+        """Return the requests that have not ended; after a restart, those that a crash interrupted."""
+        rows = self._connection.execute(
+            select(t.request).where(t.request.c.state == "running").order_by(t.request.c.request_id)
+        )
+        return [self._row(row) for row in rows.all()]
+
+    def finish_request(
+        self, request_id: bytes, state: State, release: bytes | None = None, failure: bytes | None = None
+    ) -> None:
+        """End a running request, once. Raise ServiceError where it is not running."""
+        done = self._connection.execute(
+            update(t.request)
+            .where(t.request.c.request_id == request_id, t.request.c.state == "running")
+            .values(state=state, release=release, failure=failure)
+        )
+        if done.rowcount != 1:
+            raise ServiceError(f"request {request_id.hex()[:12]} is not running, so it cannot end")
+
+    def _row(self, row: Row[Any]) -> RequestRow:
+        index = t.audit_index.c
+        seqs = self._connection.execute(
+            select(index.seq).where(index.request_id == row.request_id.hex()).order_by(index.seq)
+        ).scalars()
+        return RequestRow(
+            row.request_id,
+            row.analyst,
+            row.dataset,
+            row.envelope,
+            row.expires_at,
+            row.state,
+            row.release,
+            row.failure,
+            tuple(seqs),
+        )

@@ -1,0 +1,82 @@
+"""What the store gives back: plain frozen rows. Times are unix seconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+State: TypeAlias = Literal["running", "released", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationRow:
+    """An invitation at the moment it was redeemed."""
+
+    id: str
+    role: str
+    participant: str
+    organisation: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantRow:
+    """Whoever has enrolled. Epoch key and its signature are empty for people."""
+
+    id: str
+    role: str
+    organisation: str
+    identity_key: bytes
+    epoch_key: bytes
+    epoch_key_signature: bytes
+    certificate_serial: str
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """A published dataset description: the exact governance-signed envelope."""
+
+    name: str
+    schema_hash: bytes
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """A request and how far it got. `seqs` are its log entries, ascending."""
+
+    request_id: bytes
+    analyst: str
+    dataset: str
+    envelope: bytes
+    expires_at: int
+    state: State
+    release: bytes | None
+    failure: bytes | None
+    seqs: tuple[int, ...]
+
+
+class LogRow(NamedTuple):
+    """One entry of the log."""
+
+    seq: int
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A signed head of the log. `note` has the log's own signature; cosignatures are kept apart."""
+
+    size: int
+    root: bytes
+    note: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CosignatureRow:
+    """A witness's signature line over the checkpoint of `size`."""
+
+    size: int
+    witness: str
+    line: str

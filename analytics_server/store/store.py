@@ -1,0 +1,122 @@
+"""The coordinator's durable state: one store, units of work, each one transaction.
+
+Blocking; run it in an executor, from any thread. Must not know: gRPC, keys, rounds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from sqlalchemy import Connection
+
+from analytics_server.store import engine as engines
+from analytics_server.store import schema
+from analytics_server.store.log import Log
+from analytics_server.store.people import People
+from analytics_server.store.requests import Requests
+from queries.errors import ConfigError
+
+
+class UnitOfWork(People, Requests, Log):
+    """One transaction. Get one from `Store.begin` or `Store.read`; it is of no use after its `with` block."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._before: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
+
+    def before_commit(self, step: Callable[[], None]) -> None:
+        """Run `step` inside the transaction, at its end."""
+        self._before.append(step)
+
+    def after_commit(self, step: Callable[[], None]) -> None:
+        """Run `step` once the transaction is durable; not at all where it is rolled back."""
+        self._after.append(step)
+
+
+class Store:
+    """A database at the right version. `create` makes one, `open` opens one that is there."""
+
+    def __init__(self, url: str) -> None:
+        self._url = engines.parse(url)
+        self._engine = engines.make_engine(self._url)
+        sqlite = self._url.drivername == "sqlite"
+        self._writer = self._engine.execution_options(**{engines.WRITES: True})
+        self._reader = (
+            self._engine
+            if sqlite
+            else self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        )
+        # SQLite lets one writer in and makes the others poll: queueing this process's own threads is fair and faster.
+        self._turn: threading.Lock | nullcontext[None] = threading.Lock() if sqlite else nullcontext()
+
+    @classmethod
+    def create(cls, url: str) -> Store:
+        """Make the tables in an empty database. Raise ConfigError where there is a store already."""
+        engines.make_file(engines.parse(url))
+        store = cls(url)
+        with store._closing_on_error(), store._transaction() as connection:
+            if schema.revision(connection) is not None:
+                raise ConfigError("the database holds a store already", hint="choose another folder or database")
+            schema.migrate(connection)
+        return store
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Open a store. Raise ConfigError, with the next step, where it is absent, behind or ahead of this program."""
+        engines.check_file(engines.parse(url))
+        store = cls(url)
+        with store._closing_on_error(), engines.explained(), store._reader.connect() as connection:
+            schema.check(connection)
+        return store
+
+    @classmethod
+    def upgrade(cls, url: str) -> Store:
+        """Bring an older store to this program's version, in one transaction, and open it."""
+        engines.check_file(engines.parse(url))
+        store = cls(url)
+        with store._closing_on_error(), store._transaction() as connection:
+            found = schema.revision(connection)
+            if found is None or found not in schema.REVISIONS:
+                schema.check(connection)
+            schema.migrate(connection)
+        return store
+
+    @contextmanager
+    def begin(self) -> Iterator[UnitOfWork]:
+        """Open a transaction that writes. It is durable on a clean exit, undone on an exception.
+
+        Raise ServiceError where the database cannot do it now, LogError where it is damaged.
+        """
+        with self._transaction() as connection:
+            uow = UnitOfWork(connection)
+            yield uow
+            for step in uow._before:
+                step()
+        for step in uow._after:
+            step()
+
+    @contextmanager
+    def read(self) -> Iterator[UnitOfWork]:
+        """Open a transaction that sees one state of the store and changes nothing."""
+        with engines.explained(), self._reader.connect() as connection, connection.begin():
+            yield UnitOfWork(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._turn, engines.explained(), self._writer.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise

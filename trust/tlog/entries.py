@@ -1,0 +1,147 @@
+"""What a leaf of the audit log says: columns to search by, and one line for a person to read.
+
+Both sides read leaves through this module, so that the coordinator's search table, an auditor's export and a printed
+line agree. A leaf holds no result, no literal and no exact count, hence nothing here does. Must not know: databases,
+trees, signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from protos.v1 import log_pb2
+from queries.errors import LogError
+
+KINDS = tuple(field.name for field in log_pb2.LogEntry.DESCRIPTOR.oneofs_by_name["event"].fields)
+"""Every event name, in the order of the protobuf."""
+UNKNOWN = "unknown"
+"""The kind of an entry written by a newer version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One entry, flat. "" and None stand for what this kind of entry does not say; times are unix milliseconds."""
+
+    at_ms: int
+    kind: str
+    actor: str
+    analyst: str = ""
+    purpose: str = ""
+    dataset: str = ""
+    institution: str = ""
+    request_id: str = ""
+    outcome: str = ""
+    rho_nano: int | None = None
+
+
+def decode(leaf: bytes) -> log_pb2.LogEntry:
+    """Parse a leaf. Raise LogError on bytes that are no LogEntry."""
+    entry = log_pb2.LogEntry()
+    try:
+        entry.ParseFromString(leaf)
+    except DecodeError as error:
+        raise LogError("these bytes are not an entry of the audit log") from error
+    return entry
+
+
+def encode(entry: log_pb2.LogEntry) -> bytes:
+    """Serialise an entry once, at the moment it is appended. Raise LogError on one without time, actor or event."""
+    if entry.WhichOneof("event") is None or not entry.actor or entry.at_ms <= 0:
+        raise LogError("an audit entry needs a time, an actor and an event")
+    return entry.SerializeToString(deterministic=True)
+
+
+def columns(entry: log_pb2.LogEntry) -> Columns:
+    """Return what an entry can be found by."""
+    kind = entry.WhichOneof("event") or UNKNOWN
+    found: dict[str, Any] = {"at_ms": entry.at_ms, "kind": kind, "actor": entry.actor}
+    if kind == UNKNOWN:
+        return Columns(**found)
+    event = getattr(entry, kind)
+    names = event.DESCRIPTOR.fields_by_name
+    for name in ("analyst", "purpose", "dataset", "institution", "rho_nano"):
+        if name in names:
+            found[name] = getattr(event, name)
+    if "request_id" in names:
+        found["request_id"] = event.request_id.hex()
+    found["outcome"] = _OUTCOMES[kind](event) if kind in _OUTCOMES else ""
+    return Columns(**found)
+
+
+_OUTCOMES: dict[str, Callable[[Any], str]] = {
+    "decided": lambda event: "allowed" if event.allowed else "denied",
+    "round_ended": lambda event: str(event.outcome.partition(":")[0]),
+    "released": lambda _: "released",
+    "failed": lambda _: "failed",
+}
+
+
+def sentence(seq: int, entry: log_pb2.LogEntry) -> str:
+    """Return one line for a person: number, time (UTC), who, what."""
+    try:
+        at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        at = "at an impossible time"
+    kind = entry.WhichOneof("event")
+    text = _SENTENCES[kind](getattr(entry, kind)) if kind else "did something this version cannot read"
+    return _printable(f"{seq:>6}  {at}  {entry.actor}: {text}")
+
+
+def _printable(text: str) -> str:
+    """Escape control characters: a name in a leaf must not be able to drive the auditor's terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _short(value: bytes) -> str:
+    return value.hex()[:12]
+
+
+def _cost(rho_nano: int) -> str:
+    return f"rho {rho_nano / 1e9:g}"
+
+
+def _some(names: Any) -> str:
+    return ", ".join(names) or "nobody"
+
+
+def _decided(event: log_pb2.Decided) -> str:
+    verdict = "allowed" if event.allowed else "denied"
+    rule = f" under rule {event.rule}" if event.rule else ""
+    spent = f"; spent {_cost(event.rho_nano_before)} -> {_cost(event.rho_nano_after)}" if event.allowed else ""
+    return f"{event.institution} {verdict} request {_short(event.request_id)}{rule}{spent}"
+
+
+def _round_ended(event: log_pb2.RoundEnded) -> str:
+    lost = "".join(f"; {d.institution} dropped out at {d.step} ({d.reason})" for d in event.dropouts)
+    survivors = _some(event.survivors)
+    return f"round {_short(event.round_id)} of request {_short(event.request_id)} {event.outcome}: {survivors}{lost}"
+
+
+_SENTENCES: dict[str, Callable[[Any], str]] = {
+    "log_started": lambda e: f"started the log of {e.consortium}",
+    "invited": lambda e: f"invited {e.participant} as {e.role}",
+    "enrolled": lambda e: f"enrolled {e.participant} as {e.role}, identity key {_short(e.identity_key)}",
+    "revoked": lambda e: f"revoked {e.participant}" + (f" ({e.reason})" if e.reason else ""),
+    "membership_published": lambda e: f"published membership epoch {e.epoch}, {_short(e.membership_hash)}",
+    "dataset_published": lambda e: f"published dataset {e.dataset}, schema {_short(e.schema_hash)}",
+    "requested": lambda e: (
+        f"asked {e.dataset} for {e.shape or 'something'}, purpose {e.purpose or 'not given'!r}, "
+        f"{_cost(e.rho_nano)}, at least {e.minimum_cohort} institutions, request {_short(e.request_id)}"
+    ),
+    "decided": _decided,
+    "round_ended": _round_ended,
+    "released": lambda e: (
+        f"released request {_short(e.request_id)} from {e.survivors} institutions, {e.mechanism}, "
+        f"{_cost(e.rho_nano)}, hash {_short(e.release_hash)}"
+    ),
+    "failed": lambda e: (
+        f"request {_short(e.request_id)} failed: {e.reason or 'no reason given'}"
+        f" ({'charged' if e.charged else 'nothing charged'})"
+    ),
+    "log_read": lambda e: f"read the log, {e.what or 'everything'}, entries {e.first} to {e.last}",
+}
