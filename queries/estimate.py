@@ -149,7 +149,7 @@ def expected_widths(
 ) -> tuple[ExpectedWidth, ...]:
     """Return what each output's interval will be like, in the query's order, before anything is spent."""
     moments = {"linear": 0.0, "square": assumed_rows / 4}
-    cell: Floats = np.array([[moments.get(slot.kind, float(assumed_rows)) for slot in plan.slots]])
+    cell = np.array([[moments.get(slot.kind, float(assumed_rows)) for slot in plan.slots]], dtype=np.float64)
     variance = float(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
     widths = []
     for named in plan.query.aggregates:
@@ -194,16 +194,19 @@ def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float
         return _normal(name, count, variance)
     mid, half = centre(dataset.numeric(aggregate.column))
     if isinstance(aggregate, ir.Sum):
-        if len(columns) == 1:
-            return _normal(name, half * count, half * half * variance)  # bounds around 0: the only slot is linear
-        return _normal(name, half * cells[:, columns[1]] + mid * count, (half * half + mid * mid) * variance)
+        total = half * cells[:, columns[-1]]
+        if len(columns) > 1:  # else the bounds lie around 0: mid is 0, and nothing was counted
+            total += mid * count
+        return _normal(name, total, (half * half + mid * mid) * variance)
     if isinstance(aggregate, ir.Mean):
         value, low, high = _mean(count, cells[:, columns[1]], variance)
         return _ratio(name, mid + half * value, mid + half * low, mid + half * high)
     value, low, high = _variance(count, cells[:, columns[1]], cells[:, columns[2]], variance, ddof=aggregate.ddof)
     if isinstance(aggregate, ir.Stddev):
-        return _ratio(name, half * np.sqrt(value), half * np.sqrt(low), half * np.sqrt(high))
-    return _ratio(name, half * half * value, half * half * low, half * half * high)
+        value, low, high, unit = np.sqrt(value), np.sqrt(low), np.sqrt(high), half
+    else:
+        unit = half * half
+    return _ratio(name, unit * value, unit * low, unit * high)
 
 
 def _normal(name: str, value: Floats, variance: float, bins: tuple[Bin, ...] = ()) -> Output:

@@ -174,21 +174,21 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
 
 def slots_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram, ...]) -> tuple[Slot, ...]:
     """Return the slots one output is computed from: the count of rows first where there is one, then the moments."""
+    column = aggregate.column
+    if column is None:
+        return (Slot("rows"),)
     match aggregate:
-        case ir.Count(column=None):
-            return (Slot("rows"),)
-        case ir.Count(column=str(column)):
+        case ir.Count():
             return (_count(column, dataset),)
-        case ir.Sum(column=column) if centre(dataset.numeric(column))[0] == 0:
+        case ir.Sum() if centre(dataset.numeric(column))[0] == 0:
             return (Slot("linear", column),)  # the sum of x is half times the sum of u: no count needed
-        case ir.Sum(column=column) | ir.Mean(column=column):
+        case ir.Sum() | ir.Mean():
             return _count(column, dataset), Slot("linear", column)
-        case ir.Variance(column=column) | ir.Stddev(column=column):
+        case ir.Variance() | ir.Stddev():
             return _count(column, dataset), Slot("linear", column), Slot("square", column)
-        case ir.Histogram(column=column, edges=edges):
-            bins = len(edges) - 1 if edges else len(dataset.categorical(column).keys)
-            number = histograms.index(aggregate)
-            return tuple(Slot("bin", column, bin_number, number) for bin_number in range(bins))
+    bins = len(aggregate.edges) - 1 if aggregate.edges else len(dataset.categorical(column).keys)
+    number = histograms.index(aggregate)
+    return tuple(Slot("bin", column, bin_number, number) for bin_number in range(bins))
 
 
 def _count(column: str, dataset: Dataset) -> Slot:
