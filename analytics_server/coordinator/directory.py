@@ -11,10 +11,13 @@ from types import MappingProxyType
 
 from analytics_server.store import UnitOfWork
 from queries.errors import IdentityError, UnknownName
+from queries.policy import ANY, Policy, Rule
 from queries.schema import Dataset
 from trust.identity.dataset import verify_dataset
-from trust.identity.membership import MembershipDocument, verify_membership
-from trust.rpc.server import Peer
+from trust.identity import membership
+from trust.identity.membership import MembershipDocument
+from trust.identity.names import Peer
+from trust.rpc.server import Gate
 from trust.secagg import Member
 
 
@@ -43,7 +46,7 @@ class Directory:
         """Read and verify what is published now."""
         envelope = uow.latest_membership()
         if envelope is not None and envelope != self.membership_envelope:
-            self.membership = verify_membership(envelope, self.governance_key)
+            self.membership = membership.verify(envelope, self.governance_key, consortium=self.consortium)
             self.membership_envelope = envelope
             self.members = MappingProxyType(
                 {
@@ -71,12 +74,10 @@ class Directory:
             )
         return self.membership
 
-    def admit(self, peer: Peer) -> None:
-        """Raise IdentityError unless the peer belongs to this consortium now and is not revoked."""
-        if peer.consortium != self.consortium:
-            raise IdentityError(f"{peer.id!r} belongs to another consortium", hint="use the profile of this consortium")
-        if peer.id in self._revoked:
-            raise IdentityError(f"{peer.id!r} has been revoked", hint="ask the operator for a new invitation")
+    @property
+    def gate(self) -> Gate:
+        """Who may call at all: this consortium's participants, unless they are revoked."""
+        return Gate(self.consortium, lambda peer: peer.id in self._revoked)
 
     def is_member(self, peer: Peer) -> bool:
         """Whether the membership in force names the peer."""
@@ -89,7 +90,6 @@ class Directory:
 
     def require_member(self, peer: Peer) -> MembershipDocument:
         """Return the membership in force; raise IdentityError unless it names the peer."""
-        self.admit(peer)
         membership = self.in_force()
         if not self.is_member(peer):
             raise IdentityError(
@@ -97,6 +97,12 @@ class Directory:
                 hint="the operator runs: cohortium-server membership publish",
             )
         return membership
+
+    def coordinator_policy(self) -> Policy:
+        """The coordinator's own policy: every analyst of the membership may ask; institutions decide for their data."""
+        document = self.in_force()
+        rule = Rule("member-analysts", (ANY,), (ANY,), (ANY,), (ANY,), (ANY,))
+        return Policy((rule,), minimum_cohort=document.minimum_cohort, colluders=document.colluders)
 
     def dataset(self, name: str) -> Published:
         """Return a published dataset; raise UnknownName, suggesting the nearest, where there is none."""

@@ -27,12 +27,16 @@ class RoundListener(Protocol):
 
 @dataclass(eq=False)
 class AgentConnection:
-    """An open control stream. `sent_size` is the log size of the last head put into the queue."""
+    """An open control stream.
+
+    `sent_size` is the log size of the last head put into the queue, `serving` the schema hash of every dataset that the
+    agent has loaded, `rounds` who listens for its messages, by round id.
+    """
 
     id: str
-    datasets: frozenset[str]
     sent_size: int
     welcomed: bool = False
+    serving: dict[str, bytes] = field(default_factory=dict)
     outgoing: asyncio.Queue[agent_pb2.ToAgent | None] = field(default_factory=asyncio.Queue)
     rounds: dict[bytes, RoundListener] = field(default_factory=dict)
 
@@ -68,9 +72,13 @@ class Hub:
         """Return the open connection of an institution, if there is one."""
         return self._connections.get(institution)
 
-    def serving(self, dataset: str, among: Iterable[str]) -> tuple[str, ...]:
-        """Return the sorted ids, of those given, that are connected and offer the dataset."""
-        return tuple(sorted(i for i in among if (c := self._connections.get(i)) and dataset in c.datasets))
+    def serving(self, dataset: str, schema_hash: bytes, among: Iterable[str]) -> tuple[str, ...]:
+        """Return the sorted ids, of those given, that are connected and serve the dataset as described now."""
+        return tuple(
+            sorted(
+                i for i in among if (c := self._connections.get(i)) and c.serving.get(dataset) == schema_hash
+            )
+        )
 
     def all(self) -> tuple[AgentConnection, ...]:
         """Return every open connection."""

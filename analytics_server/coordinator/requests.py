@@ -32,7 +32,7 @@ from queries.plan import Plan, make_plan
 from queries.policy import RequestFacts, decide
 from queries.resolve import columns_used, operations_used, shape
 from trust.identity.requests import VerifiedRequest, verify_request
-from trust.rpc.server import Peer
+from trust.identity.names import Peer
 from trust.secagg import default_threshold, make_parameters
 
 SMALLEST_COHORT = 3
@@ -138,7 +138,7 @@ class RequestDesk:
     def _check(self, envelope: bytes, peer: Peer) -> _Checked:
         """Everything that can be said without asking anyone. Raises the error that the analyst reads."""
         membership = self._directory.require_member(peer)
-        verified = verify_request(envelope, membership, now=time.time())
+        verified = verify_request(envelope, membership, membership.consortium, int(time.time()))
         if verified.analyst != peer.id:
             raise IdentityError(
                 f"the request is signed by {verified.analyst!r} but sent by {peer.id!r}",
@@ -158,7 +158,7 @@ class RequestDesk:
             self._directory.coordinator_policy(),
             RequestFacts(
                 analyst=verified.analyst,
-                roles=membership.roles(verified.analyst),
+                roles=verified.roles,
                 purpose=verified.purpose,
                 dataset=verified.dataset,
                 columns=columns_used(plan.query),
@@ -246,7 +246,7 @@ class RequestDesk:
         membership = self._directory.in_force()
         verified = checked.verified
         members = {i: m for i, m in self._directory.members.items() if i not in excluded}
-        invited = self._hub.serving(verified.dataset, members)
+        invited = self._hub.serving(verified.dataset, verified.schema_hash, members)
         need = max(SMALLEST_COHORT, verified.minimum_cohort, membership.minimum_cohort)
         organisations = {members[i].organisation for i in invited}
         if len(organisations) < need:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from analytics_server.coordinator.hub import Hub
 from protos.v1 import agent_pb2
-from queries.errors import CohortiumError, PolicyDenied, ProtocolViolation, RoundError
-from trust.identity.envelope import verify_detached
+from queries.errors import CohortiumError, PolicyDenied, ProtocolViolation, RoundError, SignatureError
+from trust.identity import keys
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
+from trust.transcript import frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,15 @@ class Round:
     def _on_answer(self, member: str, answer: agent_pb2.Answer) -> None:
         if self._step != "join" or member not in self._waiting:
             raise ProtocolViolation(f"institution {member} answered an announcement out of turn", party=member)
-        if not verify_detached("decision", answer.decision, answer.signature, self._members[member].identity_key):
-            raise ProtocolViolation(f"institution {member} sent a decision it did not sign", party=member)
+        try:
+            keys.verify(
+                self._members[member].identity_key,
+                answer.signature,
+                frame("decision", answer.decision),
+                what="a decision",
+            )
+        except SignatureError as error:
+            raise ProtocolViolation(f"institution {member} sent a decision it did not sign", party=member) from error
         decision = agent_pb2.Decision()
         try:
             decision.ParseFromString(answer.decision)

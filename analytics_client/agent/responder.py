@@ -1,0 +1,269 @@
+"""The agent's own judgement of an announced query, and its part in the round.
+
+Everything the coordinator says is checked here again: the analyst's signature, the published description, the log's
+proof, policy, budget, and the round's parameters. Plan and sensitivity are computed from the request, never taken from
+the wire. Methods block (they sign, query, draw noise); `link` runs them in threads. Must not know: gRPC, files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from analytics_client.agent.ledger import Budgets, Ledger
+from analytics_client.agent.noise import share
+from analytics_client.agent.sources import Source
+from protos.v1 import agent_pb2, envelope_pb2, log_pb2
+from queries.accounting import Curve, rho_to_epsilon
+from queries.encode import decode_query
+from queries.errors import CohortiumError, DataError, LogError, PolicyDenied, QueryError
+from queries.plan import NoiseShape, Plan, make_plan
+from queries.policy import Policy, RequestFacts, decide
+from queries.resolve import columns_used, operations_used
+from queries.schema import Dataset
+from trust.identity.membership import MembershipDocument
+from trust.identity.requests import VerifiedRequest, verify_request
+from trust.release import request_envelope_hash
+from trust.secagg import AgentIdentity, AgentRound, Member, RoundParameters, parse_parameters
+from trust.tlog.merkle import leaf_hash, verify_inclusion
+from trust.tlog.witness import Witness
+from trust.transcript import derive, frame
+
+RING_BITS = 64
+logger = structlog.get_logger("cohortium.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A dataset that this agent answers for."""
+
+    dataset: Dataset
+    schema_hash: bytes
+    source: Source
+
+
+@dataclass(eq=False)
+class ActiveRound:
+    """A round this agent has joined. `vector` is being computed while the others join."""
+
+    core: AgentRound
+    request_id: bytes
+    vector: Future[npt.NDArray[np.uint64]] = field(repr=False)
+    revealed: bool = False
+
+    @property
+    def id(self) -> bytes:
+        """Return the round id."""
+        return self.core.round_id
+
+
+class Responder:
+    """Judges announcements one after the other and carries rounds to their end."""
+
+    def __init__(
+        self,
+        *,
+        identity: AgentIdentity,
+        ledger: Ledger,
+        policy: Policy,
+        budgets: Budgets,
+        served: Mapping[str, Served],
+        membership: MembershipDocument,
+        witness: Witness,
+        salt: bytes,
+        work: Executor,
+    ) -> None:
+        self._identity = identity
+        self._ledger = ledger
+        self._policy = policy
+        self._budgets = budgets
+        self._served = served
+        self._membership = membership
+        self._members = {
+            i.id: Member(i.id, i.organisation, i.identity_key, i.epoch_key) for i in membership.institutions
+        }
+        self._witness = witness
+        self._salt = salt
+        self._work = work
+
+    # --- the announcement ----------------------------------------------------------------------------------------
+
+    def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None]:
+        """Judge an announcement. Returns the signed answer, and the round where it is a yes.
+
+        Nothing is reserved, and the round id is not used up, unless the answer is a yes; what is reserved then is
+        durable before this returns.
+        """
+        decision = agent_pb2.Decision(institution=self._identity.id)
+        active: ActiveRound | None = None
+        join = b""
+        cosignature: agent_pb2.Cosignature | None = None
+        try:
+            parameters = parse_parameters(announce.parameters)
+            decision.round_id, decision.request_id = parameters.round_id, parameters.request_id
+            cosignature = self.witness(announce.head)
+            active, join = self._accept(announce, parameters, decision)
+        except CohortiumError as error:
+            decision.allowed = False
+            decision.code, decision.message, decision.hint = error.code, error.message, error.hint
+            decision.rule = error.rule if isinstance(error, PolicyDenied) else error.code
+            level = logger.error if isinstance(error, LogError) else logger.info
+            level("refused", request=decision.request_id.hex()[:12], rule=decision.rule, reason=error.message)
+        encoded = decision.SerializeToString(deterministic=True)
+        return (
+            agent_pb2.Answer(
+                round_id=decision.round_id,
+                decision=encoded,
+                signature=self._identity.identity_key.sign(frame("decision", encoded)),
+                join=join,
+                cosignature=cosignature,
+            ),
+            active,
+        )
+
+    def witness(self, head: agent_pb2.Head) -> agent_pb2.Cosignature:
+        """Check that the log only grew, persist its head, then cosign it. Raises LogError on a fork or rewind."""
+        line = self._witness.advance(
+            head.checkpoint, head.old_size, list(head.consistency), persist=self._ledger.set_head
+        )
+        return agent_pb2.Cosignature(size=self._witness.size, line=line)
+
+    def _accept(
+        self, announce: agent_pb2.Announce, parameters: RoundParameters, decision: agent_pb2.Decision
+    ) -> tuple[ActiveRound, bytes]:
+        verified = verify_request(
+            announce.request.SerializeToString(deterministic=True),
+            self._membership,
+            self._membership.consortium,
+            int(time.time()),
+        )
+        if parameters.request_id != verified.request_id:
+            raise QueryError("the round was announced for another request than the one that came with it")
+        if parameters.membership_hash != self._membership.hash:
+            raise QueryError("the round was announced under another membership epoch", hint="ask again")
+        self._check_logged(announce, verified)
+        served, plan = self._plan(verified)
+        noise = self._check_shape(parameters, verified, plan)
+        core = AgentRound(
+            announce.parameters,
+            identity=self._identity,
+            members=self._members,
+            minimum_cohort=max(self._policy.minimum_cohort, verified.minimum_cohort, self._membership.minimum_cohort),
+            colluders=max(self._policy.colluders, self._membership.colluders),
+        )
+        rule = self._allow(verified, plan, parameters, served.dataset)
+        reservation = self._ledger.reserve(
+            request_id=verified.request_id,
+            digest=request_envelope_hash(verified.payload),
+            dataset=verified.dataset,
+            analyst=verified.analyst,
+            charge=Curve.from_rho_nano(verified.rho_nano),
+            rho_nano=verified.rho_nano,
+            budgets=self._budgets.for_request(verified.dataset, verified.analyst),
+            round_id=core.round_id,
+        )
+        decision.allowed, decision.rule = True, rule
+        decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
+        vector = self._work.submit(self._vector, served, plan, noise, verified.request_id)
+        return ActiveRound(core, verified.request_id, vector), core.join()
+
+    def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
+        """No log, no answer: the very request must be included under the head just witnessed."""
+        proof = announce.inclusion
+        verify_inclusion(leaf_hash(proof.leaf), proof.seq, self._witness.size, list(proof.hashes), self._witness.root)
+        entry = log_pb2.LogEntry()
+        try:
+            entry.ParseFromString(proof.leaf)
+        except Exception as error:  # protobuf's DecodeError lives in different modules per back end
+            raise LogError("the log entry of this request is malformed") from error
+        logged = entry.requested
+        if (
+            logged.request_id != verified.request_id
+            or logged.envelope_hash != request_envelope_hash(verified.payload)
+            or (logged.analyst, logged.purpose, logged.dataset, logged.rho_nano)
+            != (verified.analyst, verified.purpose, verified.dataset, verified.rho_nano)
+        ):
+            raise LogError("the log records another request than the one that was announced")
+
+    def _plan(self, verified: VerifiedRequest) -> tuple[Served, Plan]:
+        served = self._served.get(verified.dataset)
+        if served is None:
+            raise PolicyDenied(
+                f"{self._identity.id} does not serve dataset {verified.dataset!r}",
+                rule="datasets",
+                hint="its steward decides in agent.toml",
+            )
+        if served.schema_hash != verified.schema_hash:
+            raise QueryError(f"the request was made for another description of {verified.dataset!r}", hint="ask again")
+        query = decode_query(verified.query)
+        if query.dataset != verified.dataset:
+            raise QueryError("the request names one dataset and its query another")
+        return served, make_plan(query, served.dataset)
+
+    def _check_shape(self, parameters: RoundParameters, verified: VerifiedRequest, plan: Plan) -> NoiseShape:
+        if parameters.length != plan.length or parameters.ring_bits != RING_BITS:
+            raise QueryError("the announced vector is not the one this query stands for")
+        return plan.noise(
+            verified.rho_nano,
+            threshold=parameters.threshold,
+            colluders=parameters.colluders,
+            invited=len(parameters.invited),
+        )
+
+    def _allow(self, verified: VerifiedRequest, plan: Plan, parameters: RoundParameters, dataset: Dataset) -> str:
+        decision = decide(
+            self._policy,
+            RequestFacts(
+                analyst=verified.analyst,
+                roles=verified.roles,
+                purpose=verified.purpose,
+                dataset=verified.dataset,
+                columns=columns_used(plan.query),
+                operations=operations_used(plan.query),
+                rho_nano=verified.rho_nano,
+                epsilon=rho_to_epsilon(verified.rho_nano / 1e9, dataset.delta),
+                minimum_cohort=parameters.minimum_cohort,
+                colluders=parameters.colluders,
+                at=datetime.now().astimezone(),
+            ),
+        )
+        if not decision.allowed:
+            raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
+        return decision.rule
+
+    def _vector(self, served: Served, plan: Plan, noise: NoiseShape, request_id: bytes) -> npt.NDArray[np.uint64]:
+        """Exact integer sums on the refined lattice, plus this agent's noise share, in the ring 2^64."""
+        sums = served.source.aggregate(plan, derive(self._salt, "row-selection", request_id))
+        noisy = (sums << noise.refine_bits) + share(plan.length, noise.share_variance)
+        return noisy.view(np.uint64)
+
+    # --- the round -----------------------------------------------------------------------------------------------
+
+    def upload(self, active: ActiveRound) -> Iterator[bytes]:
+        """Yield the masked vector, with this agent's noise in it, chunk by chunk."""
+        try:
+            vector = active.vector.result()
+        except DataError as error:
+            logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))
+            raise PolicyDenied("it cannot answer from its data now", rule="data") from error
+        return active.core.masked_chunks(vector)
+
+    def reveal(self, active: ActiveRound, confirmations: bytes) -> bytes:
+        """Return the REVEAL, after the charge is durable."""
+        message = active.core.on_confirmations(confirmations)
+        self._ledger.reveal(active.request_id, active.id)
+        active.revealed = True
+        return message
+
+    def end(self, active: ActiveRound) -> None:
+        """Forget a round; give its reservation back unless shares were revealed."""
+        active.vector.cancel()
+        if not active.revealed:
+            self._ledger.release(active.request_id, active.id)

@@ -1,0 +1,181 @@
+"""`cohortium-agent run`: opens what the agent's folder holds, keeps the link up, stops cleanly on SIGTERM and SIGINT.
+
+The one place where the agent's parts are put together; none of them knows the folder's layout but through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from analytics_client.agent import config as configuration
+from analytics_client.agent.ledger import Ledger
+from analytics_client.agent.link import Link
+from analytics_client.agent.responder import Responder, Served
+from analytics_client.agent.sources import Source
+from analytics_client.agent.sources.duckdb import DuckDBSource
+from analytics_client.profile import Profile
+from protos.v1 import agent_pb2
+from queries.errors import CohortiumError, ConfigError
+from queries.schema import Dataset
+from trust.identity import files, membership
+from trust.identity.dataset import verify_dataset
+from trust.identity.membership import MembershipDocument
+from trust.rpc.channel import SecureChannel
+from trust.secagg import AgentIdentity
+from trust.tlog.witness import Witness
+
+LEDGER = "ledger.sqlite"
+MEMBERSHIP = "membership.dsse"
+SALT = "row-selection.salt"
+logger = structlog.get_logger("cohortium.agent")
+
+
+class Agent:
+    """An institution's agent: one folder, one ledger, one link."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._profile = Profile.load(folder)
+        if self._profile.role != "agent":
+            raise ConfigError(
+                f"{folder} is the folder of a {self._profile.role}, not of an agent",
+                hint="enrol one: cohortium-agent enrol TOKEN DIR",
+            )
+        self._config = configuration.load(folder)
+        self._policy = configuration.policy(self._config)
+        self._ledger = Ledger.open(folder / LEDGER)
+        self._salt = self._load_salt()
+        self._membership = self._load_membership()
+        self._sources: dict[str, tuple[bytes, Source]] = {}
+        self._identity = AgentIdentity(
+            self._profile.id, self._profile.identity_key(), self._profile.epoch_key()
+        )
+        self._witness: Witness | None = None
+        self._work = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="work")
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        link = Link(
+            lambda: SecureChannel(self._profile.address, self._profile.credentials(), self._profile.consortium),
+            address=self._profile.address,
+            log_size=lambda: self._ledger.head()[0],
+            prepare=self._prepare,
+            on_serving=self._announce,
+        )
+        serving = asyncio.ensure_future(link.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("stopped")
+        finally:
+            link.close()
+            self._work.shutdown(wait=True)
+            self._ledger.close()
+
+    def _announce(self, datasets: tuple[str, ...]) -> None:
+        logger.info("serving", institution=self._profile.id, datasets=list(datasets))
+
+    # --- what governance published -------------------------------------------------------------------------------
+
+    def _prepare(self, welcome: agent_pb2.Welcome) -> Responder:
+        """Verify the membership and descriptions that the coordinator relays, and load the data they describe."""
+        governance = self._profile.governance_key
+        envelope = welcome.membership.SerializeToString(deterministic=True)
+        document = membership.verify(envelope, governance, self._membership, consortium=self._profile.consortium)
+        self._check_self(document)
+        if self._membership is None or document.hash != self._membership.hash:
+            files.replace(self._folder / MEMBERSHIP, envelope, secret=False)
+            self._membership = document
+        if self._witness is None or self._witness.log_key != document.log_key:
+            size, root = self._ledger.head()
+            self._witness = Witness(
+                name=self._profile.id,
+                key=self._profile.identity_key(),
+                origin=document.log_origin,
+                log_key=document.log_key,
+                size=size,
+                root=root,
+            )
+        published = {}
+        for description in welcome.datasets:
+            dataset, schema_hash = verify_dataset(description.SerializeToString(deterministic=True), governance)
+            published[dataset.name] = (dataset, schema_hash)
+        return Responder(
+            identity=self._identity,
+            ledger=self._ledger,
+            policy=self._policy,
+            budgets=self._config.budgets_for,
+            served=self._serve(published),
+            membership=document,
+            witness=self._witness,
+            salt=self._salt,
+            work=self._work,
+        )
+
+    def _check_self(self, document: MembershipDocument) -> None:
+        """Governance must have certified the keys that are in this folder, and no others under this name."""
+        listed = document.institution(self._profile.id)
+        if (listed.identity_key, listed.epoch_key) != (
+            self._identity.identity_public,
+            self._identity.epoch_public,
+        ):
+            raise ConfigError(
+                f"the membership lists other keys for {self._profile.id!r} than this folder holds",
+                hint="another agent may have enrolled under this name: ask the operator",
+            )
+
+    def _serve(self, published: dict[str, tuple[Dataset, bytes]]) -> dict[str, Served]:
+        served = {}
+        for name, local in self._config.datasets.items():
+            if name not in published:
+                logger.warning("not published yet", dataset=name, hint="the operator runs: cohortium-server dataset add")
+                continue
+            dataset, schema_hash = published[name]
+            if local.schema_sha256 and local.schema_sha256 != schema_hash.hex():
+                logger.error(
+                    "not served: another description than the one pinned in agent.toml",
+                    dataset=name,
+                    published=schema_hash.hex(),
+                )
+                continue
+            known = self._sources.get(name)
+            if known is None or known[0] != schema_hash:
+                self._sources[name] = (schema_hash, DuckDBSource.open(local, dataset))
+            served[name] = Served(dataset, schema_hash, self._sources[name][1])
+        return served
+
+    # --- the folder ----------------------------------------------------------------------------------------------
+
+    def _load_membership(self) -> MembershipDocument | None:
+        path = self._folder / MEMBERSHIP
+        if not path.exists():
+            return None
+        return membership.verify(
+            path.read_bytes(), self._profile.governance_key, consortium=self._profile.consortium
+        )
+
+    def _load_salt(self) -> bytes:
+        path = self._folder / SALT
+        if not path.exists():
+            files.write_new(path, secrets.token_bytes(32), secret=True)
+        return files.read_secret(path)
+
+
+def run(folder: Path) -> None:
+    """Run the agent of a folder until it is told to stop. Raises CohortiumError where it cannot serve at all."""
+    try:
+        asyncio.run(Agent(folder).run())
+    except CohortiumError:
+        raise
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,60 @@
+"""The service analysts call: what can be asked of whom, asking it, and the result after a disconnect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+
+from analytics_server.coordinator.directory import Directory
+from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.requests import RequestDesk
+from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
+from trust.rpc.server import peer as peer_of
+from trust.rpc.server import serves
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
+    """Overview, Submit and Result."""
+
+    def __init__(self, *, directory: Directory, hub: Hub, desk: RequestDesk) -> None:
+        self.gate = directory.gate
+        self._directory = directory
+        self._hub = hub
+        self._desk = desk
+
+    @serves("analyst", "auditor", "steward", "operator")
+    async def Overview(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.OverviewRequest, context: Context
+    ) -> analyst_pb2.OverviewResponse:
+        """Return the membership in force and every published dataset, with who serves it now."""
+        self._directory.require_member(peer_of(context))
+        return analyst_pb2.OverviewResponse(
+            membership=envelope_pb2.Envelope.FromString(self._directory.membership_envelope),
+            datasets=[
+                analyst_pb2.DatasetListing(
+                    dataset=envelope_pb2.Envelope.FromString(published.envelope),
+                    serving=self._hub.serving(published.dataset.name, published.schema_hash, self._directory.members),
+                )
+                for published in self._directory.datasets.values()
+            ],
+            at=int(time.time()),
+        )
+
+    @serves("analyst")
+    async def Submit(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.SubmitRequest, context: Context
+    ) -> AsyncIterator[analyst_pb2.Progress]:
+        """Run a signed request; the stream reports its steps and ends with the release or the failure."""
+        async for progress in self._desk.submit(request.request, peer_of(context)):
+            yield progress
+
+    @serves("analyst")
+    async def Result(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.ResultRequest, context: Context
+    ) -> analyst_pb2.Progress:
+        """Return the end of one of the analyst's own requests, waiting for it where it is still running."""
+        return await self._desk.result(request.request_id, peer_of(context))

@@ -1,0 +1,146 @@
+"""`cohortium-server run`: the coordinator's process, put together.
+
+One asyncio loop; SQL in one thread; two ports (mTLS for members, enrolment for newcomers). Everything durable is in the
+store, so SIGKILL at any moment loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from analytics_server import control
+from analytics_server.audit.log import AuditLog
+from analytics_server.audit.service import AuditServicer
+from analytics_server.config import ServerConfig
+from analytics_server.coordinator.agent_service import AgentServicer
+from analytics_server.coordinator.analyst_service import AnalystServicer
+from analytics_server.coordinator.database import Database
+from analytics_server.coordinator.directory import Directory
+from analytics_server.coordinator.enrolment import EnrolmentServicer
+from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.requests import RequestDesk
+from analytics_server.coordinator.rounds import Deadlines
+from analytics_server.store import Store
+from protos.v1 import agent_pb2, agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
+from trust.rpc import server as rpc
+
+IDLE_WITNESS_S = 1.0
+"""Seconds of quiet after which agents are shown a log head they have not seen."""
+GRACE_S = 2.0
+logger = structlog.get_logger("cohortium.coordinator")
+
+
+class Coordinator:
+    """All services over one store."""
+
+    def __init__(self, config: ServerConfig, *, deadlines: Deadlines) -> None:
+        self._config = config
+        self._store = Store.open(config.store_url)
+        self._database = Database(self._store)
+        self._log = AuditLog(self._store, config.log_signer(), config.log_origin)
+        self._directory = Directory(config.consortium, config.governance_key)
+        self._hub = Hub()
+        self._desk = RequestDesk(
+            database=self._database,
+            log=self._log,
+            directory=self._directory,
+            hub=self._hub,
+            deadlines=deadlines,
+        )
+        self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._cosigned)
+        self._cosignatures: list[tuple[str, agent_pb2.Cosignature]] = []
+        self._member_server = rpc.new_server()
+        self._enrolment_server = rpc.new_server()
+
+    async def run(self, on_ready: Callable[[str, str], None]) -> None:
+        """Serve until SIGTERM or SIGINT. `on_ready` gets the two addresses once both ports listen."""
+        await self._database.read(self._directory.reload)
+        interrupted = await self._desk.recover()
+        if interrupted:
+            logger.warning("ended requests that an earlier run left open", requests=interrupted)
+        addresses = await self._listen()
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        async with contextlib.AsyncExitStack() as stack:
+            background = [
+                asyncio.create_task(control.listen(self._config.folder, self._reload)),
+                asyncio.create_task(self._show_heads()),
+            ]
+            stack.push_async_callback(_cancel, background)
+            on_ready(*addresses)
+            await stopping.wait()
+        await self._desk.stop()
+        await self._member_server.stop(GRACE_S)
+        await self._enrolment_server.stop(GRACE_S)
+        self._database.close()
+        logger.info("stopped")
+
+    async def _listen(self) -> tuple[str, str]:
+        tls = self._config.tls()
+        analyst_pb2_grpc.add_AnalystServicer_to_server(
+            AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk), self._member_server
+        )
+        agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, self._member_server)
+        audit_pb2_grpc.add_AuditServicer_to_server(
+            AuditServicer(store=self._store, log=self._log, gate=self._directory.gate), self._member_server
+        )
+        enrolment_pb2_grpc.add_EnrolmentServicer_to_server(
+            EnrolmentServicer(self._config, self._store, self._log), self._enrolment_server
+        )
+        host, enrolment_host = self._config.listen, self._config.enrolment_listen
+        port = rpc.bind(self._member_server, host, rpc.mutual_credentials(tls.key, tls.chain, tls.ca))
+        enrolment_port = rpc.bind(self._enrolment_server, enrolment_host, rpc.enrolment_credentials(tls.key, tls.chain))
+        await self._member_server.start()
+        await self._enrolment_server.start()
+        return _with_port(host, port), _with_port(enrolment_host, enrolment_port)
+
+    async def _reload(self) -> None:
+        """Another process published or revoked: take it up, and tell every agent."""
+        await self._database.read(self._directory.reload)
+        membership = self._directory.membership
+        logger.info("reloaded", epoch=membership.epoch if membership else 0, datasets=sorted(self._directory.datasets))
+        for connection in self._hub.all():
+            if self._directory.is_revoked(connection.id):
+                self._hub.unregister(connection)
+            else:
+                self._agents.welcome(connection)
+
+    def _cosigned(self, institution: str, cosignature: agent_pb2.Cosignature) -> None:
+        self._cosignatures.append((institution, cosignature))
+
+    async def _show_heads(self) -> None:
+        """When the log has been quiet for a moment, have its newest head witnessed, and keep the cosignatures."""
+        while True:
+            await asyncio.sleep(IDLE_WITNESS_S)
+            await self._desk.show_head()
+            received, self._cosignatures = self._cosignatures, []
+            if received:
+                await self._desk.keep_cosignatures(received)
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+def serve(config: ServerConfig, on_ready: Callable[[str, str], None], *, deadlines: Deadlines | None = None) -> None:
+    """Run the coordinator of a folder until it is told to stop. Raises ConfigError where it cannot start."""
+    asyncio.run(_serve(config, on_ready, deadlines or Deadlines()))
+
+
+async def _serve(config: ServerConfig, on_ready: Callable[[str, str], None], deadlines: Deadlines) -> None:
+    await Coordinator(config, deadlines=deadlines).run(on_ready)
