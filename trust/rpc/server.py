@@ -9,14 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from cryptography import x509
 
 from queries.errors import ConfigError, IdentityError, PolicyDenied
+from trust.identity import x509 as certificates
 from trust.identity.names import Peer
-from trust.identity.x509 import peer_of
 from trust.rpc import errors
 from trust.rpc.channel import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_MESSAGE_BYTES, split_address
 
@@ -33,26 +33,16 @@ OPTIONS = (
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Gated(Protocol):
-    """A servicer whose methods wear `serves`."""
-
-    def admit(self, peer: Peer) -> None:
-        """Return, or raise IdentityError where the peer is of another consortium or has been revoked.
-
-        Asked on every call. A stream that is already open is not asked again: whoever revokes must close it.
-        """
-
-
-def serves(*roles: str) -> Callable[[_Method], _Method]:
+def reports_errors(*roles: str) -> Callable[[_Method], _Method]:
     """Wrap a servicer's method (coroutine or async generator): only peers of these roles, and errors as statuses.
 
-    The servicer is `Gated`. The method finds its caller with `peer(context)`.
+    The method finds its caller with `peer_of(context)` and asks the directory whether that one is still admitted: TLS
+    alone knows nothing of revocation.
     """
     allowed = frozenset(roles)
 
-    def check(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        caller = peer(context)
-        servicer.admit(caller)
+    def check(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        caller = peer_of(context)
         if caller.role not in allowed:
             raise PolicyDenied(
                 f"this is not for the role {caller.role!r}",
@@ -65,10 +55,10 @@ def serves(*roles: str) -> Callable[[_Method], _Method]:
 
 def open_to_strangers(method: _Method) -> _Method:
     """Wrap a method that a newcomer calls without a certificate: errors become statuses, nobody is checked."""
-    return _wrap(lambda _servicer, _context: None, method)
+    return _wrap(lambda _context: None, method)
 
 
-def peer(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Return who the verified client certificate names. Raises IdentityError where there is none."""
     found = cast("Mapping[str, Any]", context.auth_context()).get("x509_pem_cert")
     if not found:
@@ -78,7 +68,7 @@ def peer(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
 
 @lru_cache(maxsize=4096)
 def _peer_of_pem(pem: bytes) -> Peer:
-    return peer_of(x509.load_pem_x509_certificate(pem))
+    return certificates.peer_of(x509.load_pem_x509_certificate(pem))
 
 
 def mutual_credentials(key_pem: bytes, chain_pem: bytes, ca_pem: bytes) -> grpc.ServerCredentials:
@@ -122,7 +112,7 @@ def _bind_error(host: str, port: int) -> ConfigError:
     return ConfigError(f"cannot listen on {host}:{port}", hint="set `listen` in server.toml")
 
 
-def _wrap(check: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
+def _wrap(check: Callable[[grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
     if inspect.isasyncgenfunction(method):
 
         @functools.wraps(method)
@@ -130,7 +120,7 @@ def _wrap(check: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
             servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             try:
-                check(servicer, context)
+                check(context)
                 async with aclosing(method(servicer, request, context)) as messages:
                     async for message in messages:
                         yield message
@@ -144,7 +134,7 @@ def _wrap(check: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
     @functools.wraps(method)
     async def unary(servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            check(servicer, context)
+            check(context)
             return await method(servicer, request, context)
         except grpc.aio.AbortError:
             raise
