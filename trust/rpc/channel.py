@@ -10,8 +10,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,7 +20,6 @@ from cryptography import x509
 
 from queries.errors import ClockError, CohortiumError, ConfigError, IdentityError, ServiceError
 from trust.identity.x509 import server_name
-from trust.rpc.errors import translated
 
 MAX_MESSAGE_BYTES = 4 << 20
 KEEPALIVE_MS = 30_000
@@ -38,36 +36,13 @@ _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CE
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class TlsIdentity:
     """What a client brings: the consortium's root and, once enrolled, its own chain and key; all PEM."""
 
+    consortium: str
     ca: bytes = field(repr=False)
     certificate: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
-
-
-class SecureChannel:
-    """An aio channel for `async with`: `raw` is for stubs, and calls run within `errors()`."""
-
-    raw: grpc.aio.Channel
-
-    def __init__(self, address: str, credentials: Credentials, consortium: str) -> None:
-        self.address = address
-        self._credentials = credentials
-        self._consortium = consortium
-
-    async def __aenter__(self) -> SecureChannel:
-        self.raw = await connect_aio(self.address, self._credentials, self._consortium)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.raw.close(None)
-
-    @asynccontextmanager
-    async def errors(self) -> AsyncIterator[None]:
-        """Raise a call's failure as the CohortiumError it stands for."""
-        with translated(self.address):
-            yield
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -81,16 +56,14 @@ def split_address(address: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def connect(
-    address: str, credentials: Credentials, consortium: str, *, timeout: float = CONNECT_TIMEOUT_S
-) -> grpc.Channel:
+def connect(address: str, identity: TlsIdentity, *, timeout: float = CONNECT_TIMEOUT_S) -> grpc.Channel:
     """Return a connected channel, or raise within `timeout` + 1.5 seconds.
 
     ServiceError: nobody there. IdentityError: not this consortium's coordinator, or it does not accept our certificate.
     ClockError: certificates and this machine's clock disagree.
     """
     split_address(address)
-    channel = grpc.secure_channel(address, _tls(credentials), options=_options(consortium))
+    channel = grpc.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
     settled = threading.Event()
     reached: list[grpc.ChannelConnectivity] = []
 
@@ -105,15 +78,13 @@ def connect(
     if grpc.ChannelConnectivity.READY in reached:
         return channel
     channel.close()
-    raise diagnose(address, credentials, consortium)
+    raise diagnose(address, identity)
 
 
-async def connect_aio(
-    address: str, credentials: Credentials, consortium: str, *, timeout: float = CONNECT_TIMEOUT_S
-) -> grpc.aio.Channel:
+async def connect_aio(address: str, identity: TlsIdentity, *, timeout: float = CONNECT_TIMEOUT_S) -> grpc.aio.Channel:
     """As `connect`, for the running event loop."""
     split_address(address)
-    channel = grpc.aio.secure_channel(address, _tls(credentials), options=_options(consortium))
+    channel = grpc.aio.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
     try:
         async with asyncio.timeout(timeout):
             state = channel.get_state(try_to_connect=True)
@@ -125,38 +96,38 @@ async def connect_aio(
     if state == grpc.ChannelConnectivity.READY:
         return channel
     await channel.close(None)
-    raise await asyncio.to_thread(diagnose, address, credentials, consortium)
+    raise await asyncio.to_thread(diagnose, address, identity)
 
 
-def diagnose(address: str, credentials: Credentials, consortium: str) -> CohortiumError:
+def diagnose(address: str, identity: TlsIdentity) -> CohortiumError:
     """Return why no channel could be had: look at our certificate, then dial and shake hands once, at most 1.5 s."""
-    own = _own_certificate_error(credentials)
+    own = _own_certificate_error(identity)
     if own is not None:
         return own
     found: list[CohortiumError] = []
     # In a thread of its own, because a resolver that hangs obeys no timeout.
-    prober = threading.Thread(target=lambda: found.append(_probe(address, credentials, consortium)), daemon=True)
+    prober = threading.Thread(target=lambda: found.append(_probe(address, identity)), daemon=True)
     prober.start()
     prober.join(PROBE_TIMEOUT_S)
     return found[0] if found else _unreachable(address, "no answer")
 
 
-def _probe(address: str, credentials: Credentials, consortium: str) -> CohortiumError:
+def _probe(address: str, identity: TlsIdentity) -> CohortiumError:
     host, port = split_address(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=credentials.ca.decode("ascii"))
+    context.load_verify_locations(cadata=identity.ca.decode("ascii"))
     context.set_alpn_protocols(["h2"])
     try:
         with (
             socket.create_connection((host, port), timeout=PROBE_TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=server_name(consortium)),
+            context.wrap_socket(plain, server_hostname=server_name(identity.consortium)),
         ):
             pass
     except ssl.SSLCertVerificationError as error:
-        return _server_certificate_error(address, consortium, error.verify_code)
+        return _server_certificate_error(address, identity.consortium, error.verify_code)
     except OSError as error:
         return _socket_error(address, error)
-    if credentials.certificate is None:
+    if identity.certificate is None:
         return ServiceError(f"the server at {address} accepts no newcomers", hint="check the port of the invitation")
     return IdentityError(
         f"the coordinator at {address} does not accept this certificate",
@@ -195,10 +166,10 @@ def _server_certificate_error(address: str, consortium: str, verify_code: int) -
     )
 
 
-def _own_certificate_error(credentials: Credentials) -> CohortiumError | None:
-    if credentials.certificate is None:
+def _own_certificate_error(identity: TlsIdentity) -> CohortiumError | None:
+    if identity.certificate is None:
         return None
-    own = x509.load_pem_x509_certificates(credentials.certificate)[0]
+    own = x509.load_pem_x509_certificates(identity.certificate)[0]
     now = datetime.now(UTC)
     if now > own.not_valid_after_utc:
         return IdentityError(
@@ -210,8 +181,8 @@ def _own_certificate_error(credentials: Credentials) -> CohortiumError | None:
     return None
 
 
-def _tls(credentials: Credentials) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate)
+def _credentials(identity: TlsIdentity) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
 
 
 def _options(consortium: str) -> Sequence[tuple[str, str | int]]:

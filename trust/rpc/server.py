@@ -8,15 +8,16 @@ import inspect
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from cryptography import x509
 
 from queries.errors import ConfigError, IdentityError, PolicyDenied
-from trust.identity import x509 as certificates
 from trust.identity.names import Peer
+from trust.identity.x509 import peer_of
 from trust.rpc import errors
 from trust.rpc.channel import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, MAX_MESSAGE_BYTES, split_address
 
@@ -33,32 +34,55 @@ OPTIONS = (
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def reports_errors(*roles: str) -> Callable[[_Method], _Method]:
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Who may come in at all. `revoked` is asked on every call, so a revocation holds from the next one on.
+
+    A stream that is already open is not asked again: whoever revokes must close it.
+    """
+
+    consortium: str
+    revoked: Callable[[Peer], bool]
+
+    def admit(self, peer: Peer, roles: frozenset[str]) -> None:
+        """Return, or raise IdentityError (a stranger, or revoked) or PolicyDenied (another role's call)."""
+        if peer.consortium != self.consortium:
+            raise IdentityError(f"{peer.uri!r} is of another consortium")
+        if self.revoked(peer):
+            raise IdentityError(f"{peer.id!r} has been revoked", hint="ask your operator")
+        if peer.role not in roles:
+            raise PolicyDenied(
+                f"this is not for the role {peer.role!r}",
+                rule="role",
+                hint=f"it is for: {', '.join(sorted(roles))}; ask your operator for an invitation in that role",
+            )
+
+
+class Gated(Protocol):
+    """A servicer whose methods wear `serves`."""
+
+    gate: Gate
+
+
+def serves(*roles: str) -> Callable[[_Method], _Method]:
     """Wrap a servicer's method (coroutine or async generator): only peers of these roles, and errors as statuses.
 
-    The method finds its caller with `peer_of(context)` and asks the directory whether that one is still admitted: TLS
-    alone knows nothing of revocation.
+    The servicer has an attribute `gate`. The method finds its caller with `peer(context)`.
     """
     allowed = frozenset(roles)
 
-    def check(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        caller = peer_of(context)
-        if caller.role not in allowed:
-            raise PolicyDenied(
-                f"this is not for the role {caller.role!r}",
-                rule="role",
-                hint=f"it is for: {', '.join(sorted(allowed))}; ask your operator for an invitation in that role",
-            )
+    def admit(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        servicer.gate.admit(peer(context), allowed)
 
-    return functools.partial(_wrap, check)
+    return functools.partial(_wrap, admit)
 
 
 def open_to_strangers(method: _Method) -> _Method:
     """Wrap a method that a newcomer calls without a certificate: errors become statuses, nobody is checked."""
-    return _wrap(lambda _context: None, method)
+    return _wrap(lambda _servicer, _context: None, method)
 
 
-def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+def peer(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """Return who the verified client certificate names. Raises IdentityError where there is none."""
     found = cast("Mapping[str, Any]", context.auth_context()).get("x509_pem_cert")
     if not found:
@@ -68,7 +92,7 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
 
 @lru_cache(maxsize=4096)
 def _peer_of_pem(pem: bytes) -> Peer:
-    return certificates.peer_of(x509.load_pem_x509_certificate(pem))
+    return peer_of(x509.load_pem_x509_certificate(pem))
 
 
 def mutual_credentials(key_pem: bytes, chain_pem: bytes, ca_pem: bytes) -> grpc.ServerCredentials:
@@ -112,7 +136,7 @@ def _bind_error(host: str, port: int) -> ConfigError:
     return ConfigError(f"cannot listen on {host}:{port}", hint="set `listen` in server.toml")
 
 
-def _wrap(check: Callable[[grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
+def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
     if inspect.isasyncgenfunction(method):
 
         @functools.wraps(method)
@@ -120,7 +144,7 @@ def _wrap(check: Callable[[grpc.aio.ServicerContext[Any, Any]], None], method: _
             servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             try:
-                check(context)
+                admit(servicer, context)
                 async with aclosing(method(servicer, request, context)) as messages:
                     async for message in messages:
                         yield message
@@ -134,7 +158,7 @@ def _wrap(check: Callable[[grpc.aio.ServicerContext[Any, Any]], None], method: _
     @functools.wraps(method)
     async def unary(servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            check(context)
+            admit(servicer, context)
             return await method(servicer, request, context)
         except grpc.aio.AbortError:
             raise
