@@ -222,7 +222,7 @@ class Responder:
             self._policy,
             RequestFacts(
                 analyst=verified.analyst,
-                roles=verified.roles,
+                roles=frozenset(verified.roles),
                 purpose=verified.purpose,
                 dataset=verified.dataset,
                 columns=columns_used(plan.query),

@@ -77,7 +77,11 @@ class Directory:
     @property
     def gate(self) -> Gate:
         """Who may call at all: this consortium's participants, unless they are revoked."""
-        return Gate(self.consortium, lambda peer: peer.id in self._revoked)
+        return Gate(self.consortium, lambda peer: self.is_revoked(peer.id))
+
+    def is_revoked(self, participant: str) -> bool:
+        """Whether the participant was revoked, whatever the membership in force still says."""
+        return participant in self._revoked
 
     def is_member(self, peer: Peer) -> bool:
         """Whether the membership in force names the peer."""
@@ -89,7 +93,7 @@ class Directory:
         return any(person.id == peer.id for person in membership.people)
 
     def require_member(self, peer: Peer) -> MembershipDocument:
-        """Return the membership in force; raise IdentityError unless it names the peer."""
+        """Return the membership in force; raise IdentityError where it does not name the peer."""
         membership = self.in_force()
         if not self.is_member(peer):
             raise IdentityError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -158,15 +159,16 @@ class RequestDesk:
             self._directory.coordinator_policy(),
             RequestFacts(
                 analyst=verified.analyst,
-                roles=verified.roles,
+                roles=frozenset(verified.roles),
                 purpose=verified.purpose,
                 dataset=verified.dataset,
                 columns=columns_used(plan.query),
                 operations=operations_used(plan.query),
                 rho_nano=verified.rho_nano,
                 epsilon=rho_to_epsilon(verified.rho_nano / 1e9, published.dataset.delta),
-                minimum_cohort=verified.minimum_cohort,
+                minimum_cohort=max(verified.minimum_cohort, membership.minimum_cohort),
                 colluders=membership.colluders,
+                at=datetime.now().astimezone(),
             ),
         )
         if not decision.allowed:
@@ -309,6 +311,15 @@ class RequestDesk:
                 if connection.sent_size < heads.size:
                     connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
                     connection.sent_size = heads.size
+
+    async def keep_cosignatures(self, received: list[tuple[str, agent_pb2.Cosignature]]) -> None:
+        """Store what agents cosigned outside of a round."""
+
+        def work(uow: UnitOfWork) -> None:
+            for member, cosignature in received:
+                uow.add_cosignature(cosignature.size, member, cosignature.line)
+
+        await self._database.write(work)
 
     async def _heads(self, sizes: set[int], seq: int | None) -> _Heads:
         def work(uow: UnitOfWork) -> _Heads:
