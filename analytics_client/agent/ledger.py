@@ -1,0 +1,370 @@
+"""The agent's ledger: what was spent of whose budget, which requests and rounds were served, and the witnessed head.
+
+One SQLite file (WAL, synchronous=FULL). Every method that changes something is one transaction, durable when it
+returns. A request goes from reserved to charged or to released:
+
+    reserve()   JOIN may be sent: budget set aside, round id used up, witnessed head advanced
+    upload()    the masked vector may be sent: the charge is final, no other round of this request can follow
+    reveal()    REVEAL may be sent, once
+    release()   the round is over: what was reserved but never uploaded returns to the budget
+
+The charge falls due at upload and not at REVEAL because the other institutions' shares open a sum that holds this
+one's vector whether or not it ever answers again. Must not know: queries, data, the network, how a cost is computed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import floor
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import sqlalchemy as sa
+
+from analytics_client.agent import ledger_file as file
+from analytics_client.agent.ledger_file import TOTAL, account, dump, load, note, request, round_
+from queries.accounting import NANO, Budget, Curve, rho_to_epsilon
+from queries.errors import BudgetError, ConfigError, LogError, ProtocolViolation, RoundError
+
+State = Literal["reserved", "charged", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one analyst may spend of one dataset, and what all analysts may spend of it together."""
+
+    analyst: Budget
+    total: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetBudget:
+    """A dataset's budget: for all analysts together, for each analyst, and for analysts with one of their own."""
+
+    total: Budget
+    each: Budget
+    own: Mapping[str, Budget] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What a steward grants, by dataset. A dataset without a budget is not served."""
+
+    by_dataset: Mapping[str, DatasetBudget]
+
+    def for_request(self, dataset: str, analyst: str) -> Limits:
+        """Return what bounds this analyst on this dataset. Raise BudgetError where nothing was granted."""
+        granted = self.by_dataset.get(dataset)
+        if granted is None:
+            raise BudgetError(
+                f"no budget is granted for dataset {dataset!r}", hint="ask the institution's steward for one"
+            )
+        return Limits(granted.own.get(analyst, granted.each), granted.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What the analyst had spent or reserved of the dataset before and after a reservation, as rho in units of 1e-9."""
+
+    rho_nano_before: int
+    rho_nano_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request in the ledger's history. `at` is unix seconds of its last change, `cost` what it was admitted for."""
+
+    request_id: bytes
+    dataset: str
+    analyst: str
+    state: State
+    cost: Curve
+    rho_nano: int
+    at: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a steward decided about the ledger itself; `at` in unix seconds."""
+
+    at: int
+    text: str
+
+
+class Ledger:
+    """An open ledger; safe to use from many threads, and from several processes at once."""
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """See `open` and `read`, which say what they are for."""
+        self._path = path
+        self._engine = file.attach(path, create=create)
+        self._writer = threading.Lock()  # threads queue here; SQLite's own waiting is by sleeping
+        self._file = _inode(path)
+        self._presence = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the ledger at `path` for serving, creating it in a folder that never had one.
+
+        What a process that is gone had reserved is released: a vector that was sent would stand as uploaded. Raise
+        ConfigError where the ledger is missing, replaced, damaged or does not add up: then nothing may be served.
+        """
+        ledger = cls(path)
+        try:
+            fcntl.flock(ledger._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # another process serves from this ledger: its reservations are alive
+        else:
+            ledger._recover()
+        fcntl.flock(ledger._presence, fcntl.LOCK_SH)
+        return ledger
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Open an existing ledger only to look at it, also beside a running agent. Raise ConfigError as `open`."""
+        return cls(path, create=False)
+
+    @classmethod
+    def acknowledge_loss(cls, path: Path, reason: str) -> Self:
+        """Start an empty ledger after the old one was lost, and record the steward's reason in it.
+
+        What is left of the old file is kept beside it. Raise ConfigError without a reason, or when nothing is lost.
+        """
+        if not reason.strip():
+            raise ConfigError("a lost ledger is acknowledged with a reason", hint="say in a few words what happened")
+        try:
+            cls.read(path).close()
+        except ConfigError as error:
+            found = error.message
+        else:
+            raise ConfigError("this ledger is whole: there is no loss to acknowledge")
+        at = int(time.time())
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(path.with_name(f"{path.name}.lost-{at}{suffix}"))
+        path.with_name(file.MARKER).unlink(missing_ok=True)
+        ledger = cls.open(path)
+        with ledger._transaction() as connection:
+            connection.execute(
+                note.insert().values(at=at, text=f"{found}; acknowledged by a steward: {reason.strip()}")
+            )
+        return ledger
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+        os.close(self._presence)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reserve(
+        self,
+        *,
+        request_id: bytes,
+        digest: bytes,
+        dataset: str,
+        analyst: str,
+        charge: Curve,
+        rho_nano: int,
+        budgets: Limits,
+        round_id: bytes,
+        head: tuple[int, bytes] | None = None,
+    ) -> Reservation:
+        """Set the cost of a request aside for one round; with `head` (size, root) advance the witnessed log head too.
+
+        A further round of a request ends its earlier one and is paid by the same reservation. Raise BudgetError where
+        it is not affordable, ProtocolViolation for a used round id or another request under a known id, RoundError
+        for a request that was already answered, LogError for a head that does not extend the witnessed one.
+        """
+        if analyst == TOTAL:
+            raise ValueError("an analyst has a name")
+        with self._transaction() as connection:
+            if connection.execute(sa.select(round_.c.id).where(round_.c.id == round_id)).first():
+                raise ProtocolViolation("this round id was used before", party="coordinator")
+            known = connection.execute(sa.select(request).where(request.c.id == request_id)).first()
+            asked = {
+                "digest": digest, "dataset": dataset, "analyst": analyst, "cost": dump(charge), "rho_nano": rho_nano,
+            }  # fmt: skip
+            if known is not None:
+                _refuse_repetition(known, asked)
+            if known is None or known.state == "released":
+                _spend(connection, dataset, analyst, _Cost(charge, rho_nano), budgets)
+            if head is not None:
+                _advance(connection, *head)
+            if known is None:
+                connection.execute(request.insert().values(id=request_id, **asked, **_now("reserved")))
+            else:
+                connection.execute(request.update().where(request.c.id == request_id).values(**_now("reserved")))
+                _end_rounds(connection, request_id)
+            connection.execute(round_.insert().values(id=round_id, request=request_id, state="reserved"))
+            after = _spent(connection, dataset, analyst).rho_nano
+        return Reservation(after - rho_nano, after)
+
+    def upload(self, request_id: bytes, round_id: bytes) -> None:
+        """Make the charge final. Call before the first chunk of the masked vector leaves.
+
+        Raise RoundError unless this round holds the request's reservation.
+        """
+        with self._transaction() as connection:
+            _move(connection, request_id, round_id, "reserved", "uploaded")
+            connection.execute(request.update().where(request.c.id == request_id).values(**_now("charged")))
+
+    def reveal(self, request_id: bytes, round_id: bytes) -> None:
+        """Record that REVEAL of this round is sent. Call before sending it. Raise RoundError unless it is due, once."""
+        with self._transaction() as connection:
+            _move(connection, request_id, round_id, "uploaded", "revealed")
+
+    def release(self, request_id: bytes, round_id: bytes) -> None:
+        """End a round. A reservation returns to the budget; what was uploaded stays charged. May be called again."""
+        ours = round_.c.id == round_id, round_.c.request == request_id, round_.c.state == "reserved"
+        with self._transaction() as connection:
+            if connection.execute(round_.update().where(*ours).values(state="released")).rowcount == 1:
+                _give_back(connection, request_id)
+
+    def head(self) -> tuple[int, bytes]:
+        """Size and root of the newest log head this agent has witnessed; (0, b"") before the first."""
+        with self._transaction(write=False) as connection:
+            row = connection.execute(sa.select(file.head)).first()
+        return (0, b"") if row is None else (row.size, row.root)
+
+    def set_head(self, size: int, root: bytes) -> None:
+        """Persist a head verified to extend the last one, before it is cosigned. Raise LogError going back."""
+        with self._transaction() as connection:
+            _advance(connection, size, root)
+
+    def spent(self) -> Mapping[tuple[str, str], Curve]:
+        """What is spent or reserved, by (dataset, analyst); analyst "" is everyone together."""
+        with self._transaction(write=False) as connection:
+            rows = connection.execute(sa.select(account).order_by(account.c.dataset, account.c.analyst)).all()
+        return {(row.dataset, row.analyst): load(row.spent) for row in rows}
+
+    def history(self, limit: int = 100) -> tuple[Entry, ...]:
+        """Return the most recently changed requests, newest first."""
+        rounds = sa.select(sa.func.count()).where(round_.c.request == request.c.id).scalar_subquery().label("rounds")
+        newest = sa.select(request, rounds).order_by(request.c.change.desc()).limit(limit)
+        with self._transaction(write=False) as connection:
+            rows = connection.execute(newest).all()
+        return tuple(Entry(r.id, r.dataset, r.analyst, r.state, load(r.cost), r.rho_nano, r.at, r.rounds) for r in rows)
+
+    def notes(self) -> tuple[Note, ...]:
+        """Return what stewards decided about this ledger, oldest first."""
+        with self._transaction(write=False) as connection:
+            rows = connection.execute(sa.select(note.c.at, note.c.text).order_by(note.c.number)).all()
+        return tuple(Note(row.at, row.text) for row in rows)
+
+    def _recover(self) -> None:
+        with self._transaction() as connection:
+            left = connection.execute(sa.select(request.c.id).where(request.c.state == "reserved")).scalars().all()
+            for request_id in left:
+                _end_rounds(connection, request_id)
+                _give_back(connection, request_id)
+
+    @contextmanager
+    def _transaction(self, *, write: bool = True) -> Iterator[sa.Connection]:
+        """Run one transaction. Raise ConfigError where the file is not the one that was opened, or cannot be used."""
+        if _inode(self._path) != self._file:
+            raise ConfigError(
+                "this agent's ledger was removed or replaced while it was open: nothing is served",
+                hint="put the file back and restart the agent",
+            )
+        if not write:
+            with file.failures(), self._engine.connect().execution_options(ledger_begin="DEFERRED") as connection:
+                yield connection
+            return
+        with self._writer, file.failures(), self._engine.begin() as connection:
+            yield connection
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _now(state: State) -> dict[str, Any]:
+    newest = sa.select(sa.func.coalesce(sa.func.max(request.c.change), 0) + 1).scalar_subquery()
+    return {"state": state, "at": int(time.time()), "change": newest}
+
+
+def _refuse_repetition(known: sa.Row[Any], asked: Mapping[str, object]) -> None:
+    if any(getattr(known, field) != value for field, value in asked.items()):
+        raise ProtocolViolation("another request was seen under this request id", party="coordinator")
+    if known.state == "charged":
+        raise RoundError("this request was already answered here", hint="sign a new request; it is charged anew")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    curve: Curve
+    rho_nano: int
+
+
+def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, limits: Limits) -> None:
+    both = ((TOTAL, limits.total, "all analysts together"), (analyst, limits.analyst, f"analyst {analyst!r}"))
+    for owner, budget, who in both:
+        spent = _spent(connection, dataset, owner)
+        if not budget.admits(spent.curve, cost.curve):
+            left = rho_to_epsilon(budget.left(spent.curve) / NANO, budget.delta)
+            raise BudgetError(
+                f"the budget of {who} for dataset {dataset!r} does not cover this query",
+                hint=f"one query of epsilon {floor(left * 1000) / 1000:g} would still fit"
+                if left >= 0.001
+                else "it is used up: ask the institution's steward for a larger one",
+            )
+        _store(connection, dataset, owner, _Cost(spent.curve + cost.curve, spent.rho_nano + cost.rho_nano))
+
+
+def _give_back(connection: sa.Connection, request_id: bytes) -> None:
+    row = connection.execute(sa.select(request).where(request.c.id == request_id)).one()
+    cost = load(row.cost)
+    for owner in (TOTAL, row.analyst):
+        spent = _spent(connection, row.dataset, owner)
+        rest = Curve(tuple(had - gave for had, gave in zip(spent.curve.nano, cost.nano, strict=True)))
+        _store(connection, row.dataset, owner, _Cost(rest, spent.rho_nano - row.rho_nano))
+    connection.execute(request.update().where(request.c.id == request_id).values(**_now("released")))
+
+
+def _spent(connection: sa.Connection, dataset: str, analyst: str) -> _Cost:
+    mine = account.c.dataset == dataset, account.c.analyst == analyst
+    stored = connection.execute(sa.select(account.c.spent, account.c.rho_nano).where(*mine)).first()
+    return _Cost(Curve.zero(), 0) if stored is None else _Cost(load(stored.spent), stored.rho_nano)
+
+
+def _store(connection: sa.Connection, dataset: str, analyst: str, spent: _Cost) -> None:
+    row = {"dataset": dataset, "analyst": analyst, "spent": dump(spent.curve), "rho_nano": spent.rho_nano}
+    connection.execute(account.insert().prefix_with("OR REPLACE").values(**row))
+
+
+def _end_rounds(connection: sa.Connection, request_id: bytes) -> None:
+    mine = round_.c.request == request_id, round_.c.state == "reserved"
+    connection.execute(round_.update().where(*mine).values(state="released"))
+
+
+def _move(connection: sa.Connection, request_id: bytes, round_id: bytes, before: str, after: str) -> None:
+    ours = round_.c.id == round_id, round_.c.request == request_id, round_.c.state == before
+    if connection.execute(round_.update().where(*ours).values(state=after)).rowcount != 1:
+        raise RoundError(f"this round cannot become {after}: it is not {before}", hint="a new round is needed")
+
+
+def _advance(connection: sa.Connection, size: int, root: bytes) -> None:
+    last = connection.execute(sa.select(file.head)).first()
+    if last is not None and (size < last.size or (size == last.size and root != last.root)):
+        raise LogError(
+            "this log head does not extend the one this agent has witnessed",
+            hint="the coordinator's log was rewound or forked: tell the consortium's auditors",
+        )
+    connection.execute(file.head.insert().prefix_with("OR REPLACE").values(only=1, size=size, root=root))
