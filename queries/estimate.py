@@ -134,7 +134,7 @@ def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseSh
     if lattice.shape != (plan.length,):
         raise QueryError(f"this query has {plan.length:,} sums, not {lattice.size:,}")
     bits = plan.scale_bits + shape.refine_bits
-    cells = lattice.reshape(len(plan.cells), len(plan.slots)) * 2.0**-bits
+    cells = lattice.reshape(len(plan.cells), len(plan.slots)).astype(np.float64) / float(1 << bits)
     variance = float(shape.total_variance(survivors) / 4**bits)
     outputs = tuple(_output(named, plan, cells, variance) for named in plan.query.aggregates)
     keys = tuple(key.column for key in plan.query.keys)
