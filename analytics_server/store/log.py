@@ -28,6 +28,11 @@ class Log:
     """Methods of `UnitOfWork`; see there."""
 
     _connection: Connection
+    _frontier: Frontier | None = None
+    """Where the log ends that this transaction has appended to; nobody else can append before it ends."""
+    _resume: tuple[int, tuple[bytes, ...]] = (0, ())
+    """Size and peaks of the log when this process last appended: good for as long as the size is still the same."""
+    _signed: CheckpointRow | None = None
 
     def append(self, leaves: Sequence[bytes]) -> int:
         """Append leaves (serialised `LogEntry`); return the first one's sequence number. Raise LogError on bad bytes.
@@ -40,7 +45,7 @@ class Log:
         first = self.tree_size()
         if not leaves:
             return first
-        frontier = Frontier(first, self._tree(first).peaks())
+        frontier = Frontier(first, self._resume[1] if self._resume[0] == first else self._tree(first).peaks())
         rows, nodes = [], []
         for seq, leaf in enumerate(leaves, first):
             hashed = leaf_hash(leaf)
@@ -52,15 +57,20 @@ class Log:
         if nodes:
             self._connection.execute(insert(t.audit_node), nodes)
         self._index(first, decoded)
+        self._frontier, self._resume = frontier, (frontier.size, frontier.peaks)
         return first
 
     def tree_size(self) -> int:
         """Return the number of entries."""
+        if self._frontier is not None:
+            return self._frontier.size
         last = self._connection.execute(select(func.max(t.audit_entry.c.seq))).scalar()
         return 0 if last is None else last + 1
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the first `size` entries, all of them by default."""
+        if self._frontier is not None and size in (None, self._frontier.size):
+            return self._frontier.root()
         return self._tree(self.tree_size()).root(size)
 
     def inclusion(self, seq: int, size: int | None = None) -> list[bytes]:
@@ -102,9 +112,12 @@ class Log:
     def add_checkpoint(self, size: int, root: bytes, note: bytes) -> None:
         """Keep a signed head. Sizes ascend."""
         self._connection.execute(insert(t.checkpoint).values(size=size, root=root, note=note))
+        self._signed = CheckpointRow(size, root, note)
 
     def latest_checkpoint(self, *, cosigned: bool = False) -> CheckpointRow | None:
         """Return the newest signed head, or the newest that a witness has cosigned."""
+        if self._signed is not None and not cosigned:
+            return self._signed
         statement = select(t.checkpoint).order_by(t.checkpoint.c.size.desc()).limit(1)
         if cosigned:
             statement = statement.where(t.checkpoint.c.size == select(func.max(t.cosignature.c.size)).scalar_subquery())

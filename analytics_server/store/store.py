@@ -49,6 +49,7 @@ class Store:
             if sqlite
             else self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         )
+        self._resume: tuple[int, tuple[bytes, ...]] = (0, ())
         # SQLite lets one writer in and makes the others poll: queueing this process's own threads is fair and faster.
         self._turn: threading.Lock | nullcontext[None] = threading.Lock() if sqlite else nullcontext()
 
@@ -92,9 +93,11 @@ class Store:
         """
         with self._transaction() as connection:
             uow = UnitOfWork(connection)
+            uow._resume = self._resume
             yield uow
             for step in uow._before:
                 step()
+        self._resume = uow._resume
         for step in uow._after:
             step()
 

@@ -180,6 +180,11 @@ class Frontier:
         self.size += 1
         return completed
 
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """The hashes of the complete subtrees, largest first: what another `Frontier` of this size goes on from."""
+        return tuple(self._peaks)
+
     def root(self) -> bytes:
         """Return the root over everything appended so far."""
         return fold(self._peaks)
