@@ -8,7 +8,7 @@ the wire. Methods block (they sign, query, draw noise); `link` runs them in thre
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +16,10 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from analytics_client.agent.ledger import Budgets, Ledger
+from analytics_client.agent.ledger import Ledger, Limits
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
@@ -31,7 +33,7 @@ from queries.schema import Dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.release import request_envelope_hash
-from trust.secagg import AgentIdentity, AgentRound, Member, RoundParameters, parse_parameters
+from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
 from trust.transcript import derive, frame
@@ -56,7 +58,6 @@ class ActiveRound:
     core: AgentRound
     request_id: bytes
     vector: Future[npt.NDArray[np.uint64]] = field(repr=False)
-    revealed: bool = False
 
     @property
     def id(self) -> bytes:
@@ -70,20 +71,26 @@ class Responder:
     def __init__(
         self,
         *,
-        identity: AgentIdentity,
+        me: str,
+        identity_key: Ed25519PrivateKey,
+        epoch_key: X25519PrivateKey,
+        pair_keys: PairKeys,
         ledger: Ledger,
         policy: Policy,
-        budgets: Budgets,
+        limits: Callable[[Dataset, str], Limits],
         served: Mapping[str, Served],
         membership: MembershipDocument,
         witness: Witness,
         salt: bytes,
         work: Executor,
     ) -> None:
-        self._identity = identity
+        self._me = me
+        self._identity_key = identity_key
+        self._epoch_key = epoch_key
+        self._pair_keys = pair_keys
         self._ledger = ledger
         self._policy = policy
-        self._budgets = budgets
+        self._limits = limits
         self._served = served
         self._membership = membership
         self._members = {
@@ -93,6 +100,11 @@ class Responder:
         self._salt = salt
         self._work = work
 
+    @property
+    def serving(self) -> dict[str, bytes]:
+        """Schema hash of every dataset that this agent answers for."""
+        return {name: served.schema_hash for name, served in self._served.items()}
+
     # --- the announcement ----------------------------------------------------------------------------------------
 
     def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None]:
@@ -101,7 +113,7 @@ class Responder:
         Nothing is reserved, and the round id is not used up, unless the answer is a yes; what is reserved then is
         durable before this returns.
         """
-        decision = agent_pb2.Decision(institution=self._identity.id)
+        decision = agent_pb2.Decision(institution=self._me)
         active: ActiveRound | None = None
         join = b""
         cosignature: agent_pb2.Cosignature | None = None
@@ -121,7 +133,7 @@ class Responder:
             agent_pb2.Answer(
                 round_id=decision.round_id,
                 decision=encoded,
-                signature=self._identity.identity_key.sign(frame("decision", encoded)),
+                signature=self._identity_key.sign(frame("decision", encoded)),
                 join=join,
                 cosignature=cosignature,
             ),
@@ -153,7 +165,10 @@ class Responder:
         noise = self._check_shape(parameters, verified, plan)
         core = AgentRound(
             announce.parameters,
-            identity=self._identity,
+            me=self._me,
+            identity_key=self._identity_key,
+            epoch_key=self._epoch_key,
+            pair_keys=self._pair_keys,
             members=self._members,
             minimum_cohort=max(self._policy.minimum_cohort, verified.minimum_cohort, self._membership.minimum_cohort),
             colluders=max(self._policy.colluders, self._membership.colluders),
@@ -166,7 +181,7 @@ class Responder:
             analyst=verified.analyst,
             charge=Curve.from_rho_nano(verified.rho_nano),
             rho_nano=verified.rho_nano,
-            budgets=self._budgets.for_request(verified.dataset, verified.analyst),
+            budgets=self._limits(served.dataset, verified.analyst),
             round_id=core.round_id,
         )
         decision.allowed, decision.rule = True, rule
@@ -196,7 +211,7 @@ class Responder:
         served = self._served.get(verified.dataset)
         if served is None:
             raise PolicyDenied(
-                f"{self._identity.id} does not serve dataset {verified.dataset!r}",
+                f"{self._me} does not serve dataset {verified.dataset!r}",
                 rule="datasets",
                 hint="its steward decides in agent.toml",
             )
@@ -247,23 +262,26 @@ class Responder:
     # --- the round -----------------------------------------------------------------------------------------------
 
     def upload(self, active: ActiveRound) -> Iterator[bytes]:
-        """Yield the masked vector, with this agent's noise in it, chunk by chunk."""
+        """Return the masked vector, with this agent's noise in it, chunk by chunk, after the charge is durable.
+
+        Once the vector has left, enough others can open the sum without this agent: from here on it has been spent.
+        """
         try:
             vector = active.vector.result()
         except DataError as error:
             logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))
             raise PolicyDenied("it cannot answer from its data now", rule="data") from error
+        self._ledger.upload(active.request_id, active.id)
         return active.core.masked_chunks(vector)
 
     def reveal(self, active: ActiveRound, confirmations: bytes) -> bytes:
-        """Return the REVEAL, after the charge is durable."""
+        """Return the REVEAL, after it is durable that this agent revealed."""
         message = active.core.on_confirmations(confirmations)
         self._ledger.reveal(active.request_id, active.id)
-        active.revealed = True
         return message
 
     def end(self, active: ActiveRound) -> None:
-        """Forget a round; give its reservation back unless shares were revealed."""
+        """Forget a round; what it reserved returns to the budget unless a vector was sent."""
         active.vector.cancel()
-        if not active.revealed:
-            self._ledger.release(active.request_id, active.id)
+        active.core.close()
+        self._ledger.release(active.request_id, active.id)

@@ -24,11 +24,10 @@ from analytics_client.profile import Profile
 from protos.v1 import agent_pb2
 from queries.errors import CohortiumError, ConfigError
 from queries.schema import Dataset
-from trust.identity import files, membership
+from trust.identity import files, keys, membership
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
-from trust.rpc.channel import SecureChannel
-from trust.secagg import AgentIdentity
+from trust.secagg import PairKeys
 from trust.tlog.witness import Witness
 
 LEDGER = "ledger.sqlite"
@@ -54,17 +53,17 @@ class Agent:
         self._salt = self._load_salt()
         self._membership = self._load_membership()
         self._sources: dict[str, tuple[bytes, Source]] = {}
-        self._identity = AgentIdentity(
-            self._profile.id, self._profile.identity_key(), self._profile.epoch_key()
-        )
+        self._identity_key = self._profile.identity_key()
+        self._epoch_key = self._profile.epoch_key()
+        self._pair_keys = PairKeys(self._epoch_key)
         self._witness: Witness | None = None
         self._work = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="work")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         link = Link(
-            lambda: SecureChannel(self._profile.address, self._profile.credentials(), self._profile.consortium),
             address=self._profile.address,
+            identity=self._profile.tls(),
             log_size=lambda: self._ledger.head()[0],
             prepare=self._prepare,
             on_serving=self._announce,
@@ -111,10 +110,13 @@ class Agent:
             dataset, schema_hash = verify_dataset(description.SerializeToString(deterministic=True), governance)
             published[dataset.name] = (dataset, schema_hash)
         return Responder(
-            identity=self._identity,
+            me=self._profile.id,
+            identity_key=self._identity_key,
+            epoch_key=self._epoch_key,
+            pair_keys=self._pair_keys,
             ledger=self._ledger,
             policy=self._policy,
-            budgets=self._config.budgets_for,
+            limits=self._limits,
             served=self._serve(published),
             membership=document,
             witness=self._witness,
@@ -125,10 +127,8 @@ class Agent:
     def _check_self(self, document: MembershipDocument) -> None:
         """Governance must have certified the keys that are in this folder, and no others under this name."""
         listed = document.institution(self._profile.id)
-        if (listed.identity_key, listed.epoch_key) != (
-            self._identity.identity_public,
-            self._identity.epoch_public,
-        ):
+        ours = keys.public_bytes(self._identity_key), keys.public_bytes(self._epoch_key)
+        if (listed.identity_key, listed.epoch_key) != ours:
             raise ConfigError(
                 f"the membership lists other keys for {self._profile.id!r} than this folder holds",
                 hint="another agent may have enrolled under this name: ask the operator",

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from analytics_server.audit.log import AuditLog
@@ -27,7 +26,7 @@ from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, log_pb2, query_pb2
 from queries.accounting import rho_to_epsilon
 from queries.encode import decode_query
-from queries.errors import CohortiumError, IdentityError, PolicyDenied, QueryError, QuorumError
+from queries.errors import CohortiumError, IdentityError, LogError, PolicyDenied, QueryError, QuorumError
 from queries.ir import Query
 from queries.plan import Plan, make_plan
 from queries.policy import RequestFacts, decide
@@ -35,6 +34,7 @@ from queries.resolve import columns_used, operations_used, shape
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.identity.names import Peer
 from trust.secagg import default_threshold, make_parameters
+from trust.secagg.masks import Ring
 
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
@@ -192,7 +192,7 @@ class RequestDesk:
         round_: Round | None = None
         try:
             seq = await self._enter(checked, live)
-            excluded: dict[str, str] = {}
+            excluded: set[str] = set()
             for attempt in range(1, MAX_ATTEMPTS + 1):
                 try:
                     round_ = self._new_round(checked, live, excluded)
@@ -201,7 +201,7 @@ class RequestDesk:
                     )
                     break
                 except RoundRestart as restart:
-                    excluded |= restart.accused
+                    excluded.update(restart.accused)
                     assert round_ is not None  # noqa: S101 - a restart is raised by a round that exists
                     self._close(round_, "restarted")
                     logger.warning("round restarted", request=request_id.hex()[:12], without=sorted(excluded))
@@ -243,7 +243,7 @@ class RequestDesk:
         live.step("logged", ())
         return seq
 
-    def _new_round(self, checked: _Checked, live: _Live, excluded: dict[str, str]) -> Round:
+    def _new_round(self, checked: _Checked, live: _Live, excluded: set[str]) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""
         membership = self._directory.in_force()
         verified = checked.verified
@@ -315,11 +315,16 @@ class RequestDesk:
     async def keep_cosignatures(self, received: list[tuple[str, agent_pb2.Cosignature]]) -> None:
         """Store what agents cosigned outside of a round."""
 
-        def work(uow: UnitOfWork) -> None:
-            for member, cosignature in received:
-                uow.add_cosignature(cosignature.size, member, cosignature.line)
+        await self._database.write(lambda uow: self._keep(uow, received))
 
-        await self._database.write(work)
+    def _keep(self, uow: UnitOfWork, received: Iterable[tuple[str, agent_pb2.Cosignature]]) -> None:
+        for member, cosignature in received:
+            known = self._directory.members.get(member)
+            try:
+                if known is not None:
+                    self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
+            except LogError as error:
+                logger.warning("cosignature not kept", institution=member, reason=error.message)
 
     async def _heads(self, sizes: set[int], seq: int | None) -> _Heads:
         def work(uow: UnitOfWork) -> _Heads:
@@ -339,17 +344,16 @@ class RequestDesk:
         entries = [records.decided(d) for _, d in sorted(round_.decisions.items())]
         if not entries:
             return
-        cosignatures = dict(round_.cosignatures)
+        cosignatures = list(round_.cosignatures.items())
 
         def work(uow: UnitOfWork) -> None:
             self._log.append_in(uow, entries)
             self._log.head(uow)
-            for member, (size, line) in cosignatures.items():
-                uow.add_cosignature(size, member, line)
+            self._keep(uow, cosignatures)
 
         await self._database.write(work)
 
-    async def _release(self, checked: _Checked, live: _Live, round_: Round, sums: npt.NDArray[np.uint64]) -> None:
+    async def _release(self, checked: _Checked, live: _Live, round_: Round, sums: Ring) -> None:
         parameters = round_.parameters
         noise = checked.plan.noise(
             checked.verified.rho_nano,

@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from analytics_server.coordinator.hub import Hub
 from protos.v1 import agent_pb2
 from queries.errors import CohortiumError, PolicyDenied, ProtocolViolation, RoundError, SignatureError
 from trust.identity import keys
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
+from trust.secagg.masks import Ring
+from trust.secagg.refusals import LateMessage
 from trust.transcript import frame
 
 
@@ -50,7 +49,7 @@ class SignedDecision:
 
 
 class RoundFailed(Exception):
-    """The round is over without a sum. `charged`: shares were revealed, so agents have spent the budget."""
+    """The round is over without a sum. `charged`: masked vectors were sent, so their institutions have spent the budget."""
 
     def __init__(self, error: CohortiumError, *, charged: bool) -> None:
         super().__init__(str(error))
@@ -59,11 +58,11 @@ class RoundFailed(Exception):
 
 
 class RoundRestart(Exception):
-    """Dealers were found bad before anything was revealed: begin a new round without `accused`."""
+    """Members were found cheating before anything was revealed: begin a new round without `accused`."""
 
-    def __init__(self, accused: Mapping[str, str]) -> None:
-        super().__init__(", ".join(sorted(accused)))
-        self.accused = dict(accused)
+    def __init__(self, accused: tuple[str, ...]) -> None:
+        super().__init__(", ".join(accused))
+        self.accused = accused
 
 
 class Round:
@@ -91,11 +90,11 @@ class Round:
         self._gone: set[str] = set()
         self._uploading: dict[str, UploadSink] = {}
         self._reached: list[str] = []
+        self._uploaded: set[str] = set()
         self.id = self.parameters.round_id
         self.decisions: dict[str, SignedDecision] = {}
-        self.cosignatures: dict[str, tuple[int, str]] = {}
+        self.cosignatures: dict[str, agent_pb2.Cosignature] = {}
         self.dropouts: list[Dropout] = []
-        self.roster: tuple[str, ...] = ()
 
     # --- what the streams report ---------------------------------------------------------------------------------
 
@@ -108,6 +107,8 @@ class Round:
                 self._on_answer(member, message.answer)
             else:
                 self._on_round(member, message.round.step, message.round.payload)
+        except LateMessage:
+            return  # a slow member is not a bad one
         except RoundError as error:
             self.drop(member, error.message)
 
@@ -133,7 +134,7 @@ class Round:
         signed = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
         self.decisions[member] = SignedDecision(decision, signed.SerializeToString(deterministic=True))
         if answer.HasField("cosignature"):
-            self.cosignatures[member] = (answer.cosignature.size, answer.cosignature.line)
+            self.cosignatures[member] = answer.cosignature
         if decision.allowed:
             self._core.on_join(member, answer.join)
             self._answered(member)
@@ -144,19 +145,17 @@ class Round:
         match step:
             case "abandon":
                 self.drop(member, f"abandoned: {payload[:300].decode(errors='replace')}")
-            case "complaint" if self._step == "upload":
+            case "complaint":
                 self._core.on_complaint(member, payload)
                 self._answered(member)
-            case "confirm" if self._step == "confirm":
+            case "confirm":
                 self._core.on_confirm(member, payload)
                 self._answered(member)
-            case "reveal" if self._step == "reveal":
+            case "reveal":
                 self._core.on_reveal(member, payload)
                 self._answered(member)
-            case "confirm" | "reveal":
-                return  # late: the step is over, and nothing can be made of it
             case _:
-                raise ProtocolViolation(f"institution {member} sent {step[:20]!r} in step {self._step!r}", party=member)
+                raise ProtocolViolation(f"institution {member} sent an unknown step {step[:20]!r}", party=member)
 
     def start_upload(self, member: str) -> UploadSink:
         """Open the one upload of a member; raise ProtocolViolation where none is expected."""
@@ -168,6 +167,7 @@ class Round:
     def finish_upload(self, member: str) -> None:
         """The member's upload is complete and verified."""
         del self._uploading[member]
+        self._uploaded.add(member)
         self._answered(member)
 
     def drop(self, member: str, reason: str) -> None:
@@ -193,7 +193,7 @@ class Round:
 
     async def run(
         self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
-    ) -> npt.NDArray[np.uint64]:
+    ) -> Ring:
         """Run the round to its sum. `announce` sends the announcement; `on_decided` makes the agents' decisions durable
         in the log, and is awaited before anything can be revealed.
 
@@ -204,11 +204,11 @@ class Round:
             try:
                 return await self._steps(announce, on_decided)
             except RoundError as error:
-                raise RoundFailed(error, charged=self._step == "reveal") from error
+                raise RoundFailed(error, charged=bool(self._uploaded)) from error
 
     async def _steps(
         self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
-    ) -> npt.NDArray[np.uint64]:
+    ) -> Ring:
         need = self.parameters.threshold
         self._begin("join", self.parameters.invited)
         await announce()
@@ -218,7 +218,6 @@ class Round:
         try:
             self._refuse_if_denied(joined)
             rosters = self._core.close_joins()
-            self.roster = tuple(sorted(rosters))
             self._on_step("joined", self.roster)
             self._begin("upload", self.roster)
             for member, roster in rosters.items():
@@ -294,6 +293,11 @@ class Round:
     def invited(self) -> tuple[str, ...]:
         """The cohort that was asked."""
         return self.parameters.invited
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Who joined; empty before the joins are closed."""
+        return self._core.roster
 
     @property
     def survivors(self) -> tuple[str, ...]:
