@@ -8,7 +8,7 @@ the wire. Methods block (they sign, query, draw noise); `link` runs them in thre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from analytics_client.agent.ledger import Ledger, Limits
+from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
@@ -77,7 +77,7 @@ class Responder:
         pair_keys: PairKeys,
         ledger: Ledger,
         policy: Policy,
-        limits: Callable[[Dataset, str], Limits],
+        budgets: Budgets,
         served: Mapping[str, Served],
         membership: MembershipDocument,
         witness: Witness,
@@ -90,7 +90,7 @@ class Responder:
         self._pair_keys = pair_keys
         self._ledger = ledger
         self._policy = policy
-        self._limits = limits
+        self._budgets = budgets
         self._served = served
         self._membership = membership
         self._members = {
@@ -181,7 +181,7 @@ class Responder:
             analyst=verified.analyst,
             charge=Curve.from_rho_nano(verified.rho_nano),
             rho_nano=verified.rho_nano,
-            budgets=self._limits(served.dataset, verified.analyst),
+            budgets=self._budgets.for_request(verified.dataset, verified.analyst),
             round_id=core.round_id,
         )
         decision.allowed, decision.rule = True, rule

@@ -116,7 +116,7 @@ class Agent:
             pair_keys=self._pair_keys,
             ledger=self._ledger,
             policy=self._policy,
-            limits=self._limits,
+            budgets=configuration.budgets(self._config, {name: dataset for name, (dataset, _) in published.items()}),
             served=self._serve(published),
             membership=document,
             witness=self._witness,
@@ -141,7 +141,7 @@ class Agent:
                 logger.warning("not published yet", dataset=name, hint="the operator runs: cohortium-server dataset add")
                 continue
             dataset, schema_hash = published[name]
-            if local.schema_sha256 and local.schema_sha256 != schema_hash.hex():
+            if not local.accepts(schema_hash):
                 logger.error(
                     "not served: another description than the one pinned in agent.toml",
                     dataset=name,
