@@ -1,0 +1,293 @@
+"""The coordinator's side of a round, without I/O: it forwards what members sign and adds what they mask.
+
+Nothing here is trusted for privacy. It checks all the same, so that whoever breaks the protocol is named and the others
+finish without it. Must not know: transport, database, what the vector means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from queries.errors import CohortiumError, ProtocolViolation, QuorumError
+from trust.secagg import blame, keys
+from trust.secagg.dealing import share_tree
+from trust.secagg.field import parse_element
+from trust.secagg.masks import Ring
+from trust.secagg.messages import (
+    Complaint,
+    Confirm,
+    Join,
+    Manifest,
+    Opening,
+    RosterEntry,
+    encode_confirmations,
+    encode_roster,
+    encode_survivors,
+    parse_reveal,
+)
+from trust.secagg.parameters import Member, check_members, organisations, parse_parameters
+from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage, OutOfStep
+from trust.secagg.steps import COORDINATOR_STEPS, CoordinatorState
+from trust.secagg.tree import LeafTree
+from trust.secagg.unmask import open_secrets, remove_masks
+from trust.secagg.upload import UploadSink
+
+_ORDER = list(CoordinatorState)
+
+
+class CoordinatorRound:
+    """One round. `member` arguments are the peer that the transport authenticated, never what a message claims.
+
+    An `on_...` method raises a ProtocolViolation for a message that it does not accept; the sender is then in `blamed`
+    and is treated as vanished, and the round goes on. LateMessage alone blames nobody: a slow member is not a bad one.
+    A `close_...` method ends a step and raises QuorumError if too few answered; the round is then over. The object is
+    not thread-safe. Memory: the running sum, and one vector per upload in progress.
+    """
+
+    def __init__(self, parameters: bytes, *, members: Mapping[str, Member]) -> None:
+        """Start the round that `make_parameters` described. Raises MalformedMessage, UnacceptableRound."""
+        self.parameters = parse_parameters(parameters)
+        check_members(self.parameters, members)
+        self.round_id = self.parameters.round_id
+        self.state = CoordinatorState.JOINING
+        self.blamed: dict[str, str] = {}
+        self.survivors: tuple[str, ...] = ()
+        self._members = members
+        self._joins: dict[str, Join] = {}
+        self._trees: dict[str, LeafTree] = {}
+        self._roster: tuple[str, ...] = ()
+        self._roster_hash = b""
+        self._complaints: dict[str, Complaint] = {}
+        self._sinks: dict[str, UploadSink] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._sum: Ring = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
+        self._survivors_hash = b""
+        self._confirms: dict[str, Confirm] = {}
+        self._reveals: dict[str, tuple[Opening, ...]] = {}
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """The members whose JOIN was accepted, sorted; empty before joins are closed."""
+        return self._roster
+
+    def ready(self) -> bool:
+        """Return whether the present step needs nobody more and can be closed.
+
+        Joining waits for all who are invited, uploading for an upload or a complaint of each in the roster (the
+        caller's deadline cuts both short); confirming and revealing need t answers, and more would change nothing.
+        """
+        enough = self.parameters.threshold
+        return {
+            CoordinatorState.JOINING: len(self._joins) == len(self.parameters.invited),
+            CoordinatorState.UPLOADING: len(self._manifests) + len(self._complaints) == len(self._roster),
+            CoordinatorState.CONFIRMING: len(self._confirms) >= enough,
+            CoordinatorState.REVEALING: len(self._reveals) >= enough,
+        }.get(self.state, False)
+
+    def on_join(self, member: str, message: bytes) -> None:
+        """Take a JOIN. Raises MalformedMessage, BadSignature, BadDealer, OutOfStep, LateMessage."""
+        with self._from(member, "join", self.parameters.invited, self._joins):
+            join = Join.parse(message, member, self.parameters.invited)
+            statement = keys.join_statement(self.round_id, join.public.data)
+            keys.verify(self._members[member], join.signature, statement, what="JOIN", party=member)
+            tree = share_tree(self.parameters.invited, join.shares)
+            if tree.root != join.public.share_root:
+                raise BadDealer(f"institution {member} joined with shares other than it signed", party=member)
+            self._joins[member], self._trees[member] = join, tree
+
+    def close_joins(self) -> dict[str, bytes]:
+        """End JOIN: return the ROSTER message of every member that joined. Raises QuorumError, OutOfStep."""
+        with self._close("close joins"):
+            self._roster = tuple(sorted(self._joins.keys() - self.blamed.keys()))
+            self._check_cohort(self._roster, "joined")
+            parts = [self._joins[member].public.data for member in self._roster]
+            self._roster_hash = keys.roster_hash(self.round_id, parts)
+            return {member: self._roster_for(member) for member in self._roster}
+
+    def _roster_for(self, holder: str) -> bytes:
+        position = self.parameters.positions[holder]
+        entries = []
+        for dealer in self._roster:
+            join, own = self._joins[dealer], dealer == holder
+            share = None if own else join.shares[position]
+            proof = () if own else tuple(self._trees[dealer].proof(position))
+            entries.append(RosterEntry(join.public, join.signature, share, proof))
+        return encode_roster(entries)
+
+    def on_complaint(self, member: str, message: bytes) -> None:
+        """Take a complaint at ROSTER; see `accused`. Raises MalformedMessage, BadSignature, OutOfStep, LateMessage."""
+        with self._from(member, "complaint", self._roster, self._complaints):
+            complaint = Complaint.parse(message, member, self._roster)
+            statement = keys.complaint_statement(self.round_id, self._roster_hash, member, complaint.dealers)
+            keys.verify(self._members[member], complaint.signature, statement, what="complaint", party=member)
+            self._complaints[member] = complaint
+
+    @property
+    def accused(self) -> tuple[str, ...]:
+        """Whom complaints remove from a new round (see `blame.accused`). Empty while nobody complains."""
+        return blame.accused((c.member, dealer) for c in self._complaints.values() for dealer in c.dealers)
+
+    def start_upload(self, member: str) -> UploadSink:
+        """Return where the masked vector of `member` goes. Once per member. Raises OutOfStep, LateMessage."""
+        with self._from(member, "upload", self._roster, self._sinks):
+
+            def accept(manifest: bytes, vector_hash: bytes, vector: Ring) -> None:
+                self._accept(member, manifest, vector_hash, vector)
+
+            sink = UploadSink(
+                self.parameters,
+                member,
+                is_open=lambda: self.state is CoordinatorState.UPLOADING and member not in self.blamed,
+                accept=accept,
+                blame=self._blame,
+            )
+            self._sinks[member] = sink
+            return sink
+
+    def _accept(self, member: str, message: bytes, vector_hash: bytes, vector: Ring) -> None:
+        manifest = Manifest.parse(message, member)
+        if manifest.vector_hash != vector_hash:
+            raise BadUpload(f"institution {member} signed another vector than it uploaded", party=member)
+        statement = keys.manifest_statement(self.round_id, self._roster_hash, member, vector_hash)
+        keys.verify(self._members[member], manifest.signature, statement, what="manifest", party=member)
+        np.add(self._sum, vector, out=self._sum)
+        self._manifests[member] = manifest
+
+    def close_uploads(self) -> bytes:
+        """End UPLOAD: return SURVIVORS, for every roster member. Unfinished uploads are dropped.
+
+        Raises QuorumError; BadDealer if there are complaints, since the masks of this roster cannot be undone without
+        those who complained about: start a new round without `accused`.
+        """
+        with self._close("close uploads"):
+            for sink in self._sinks.values():
+                sink.drop()
+            if self.accused:
+                raise BadDealer(
+                    f"shares dealt in this round are bad, and {self.accused[0]} stands at most of the complaints",
+                    party=self.accused[0],
+                    hint=f"start a new round without {', '.join(self.accused)}",
+                )
+            self._check_cohort(sorted(self._manifests), "uploaded")
+            self.survivors = tuple(sorted(self._manifests))
+            named = [(member, self._manifests[member].vector_hash) for member in self.survivors]
+            self._survivors_hash = keys.survivors_hash(self.round_id, self._roster_hash, named)
+            return encode_survivors([self._manifests[member] for member in self.survivors])
+
+    def on_confirm(self, member: str, message: bytes) -> None:
+        """Take a CONFIRM. Raises MalformedMessage, BadSignature, OutOfStep, LateMessage."""
+        with self._from(member, "confirm", self._roster, self._confirms):
+            confirm = Confirm.parse(message, member)
+            statement = keys.confirm_statement(self.round_id, self._roster_hash, self._survivors_hash, member)
+            keys.verify(self._members[member], confirm.signature, statement, what="CONFIRM", party=member)
+            self._confirms[member] = confirm
+
+    def close_confirms(self) -> bytes:
+        """End CONFIRM: return CONFIRMATIONS, for every roster member. Raises QuorumError, OutOfStep.
+
+        Exactly t are forwarded: more would prove nothing more, and every agent verifies each.
+        """
+        with self._close("close confirms"):
+            self._check_threshold(len(self._confirms), "confirmed the survivors")
+            chosen = sorted(self._confirms)[: self.parameters.threshold]
+            return encode_confirmations([self._confirms[member] for member in chosen])
+
+    def on_reveal(self, member: str, message: bytes) -> None:
+        """Take a REVEAL: every share must be the one that its dealer committed to.
+
+        Raises MalformedMessage, BadShare (the helper's doing), OutOfStep, LateMessage.
+        """
+        with self._from(member, "reveal", self._roster, self._reveals):
+            openings = parse_reveal(message, member, len(self._roster))
+            for dealer, opening in zip(self._roster, openings, strict=True):
+                self._check_opening(member, dealer, opening)
+            self._reveals[member] = openings
+
+    def _check_opening(self, helper: str, dealer: str, opening: Opening) -> None:
+        share = self._joins[dealer].shares[self.parameters.positions[helper]]
+        kind, expected = ("seed", share.seed_hash) if dealer in self.survivors else ("key", share.key_hash)
+        if opening.hash(kind, self.round_id, dealer=dealer, holder=helper) != expected:
+            raise BadShare(
+                f"institution {helper} revealed a share that does not match what its dealer {dealer} committed to",
+                party=helper,
+            )
+        try:
+            parse_element(opening.share)
+        except ValueError as error:
+            raise BadDealer(f"institution {dealer} dealt a share that is no field element", party=dealer) from error
+
+    def result(self) -> Ring:
+        """Open what was revealed, remove the masks and return the sum of the survivors' vectors.
+
+        Raises QuorumError; BadDealer if a member's shares reconstruct something else than it committed to: the sum is
+        then lost, and a new round without that member is a new charge to everyone.
+        """
+        with self._close("result"):
+            self._check_threshold(len(self._reveals), "revealed their shares")
+            publics = {member: self._joins[member].public for member in self._roster}
+            helpers = sorted(self._reveals)[: self.parameters.threshold]
+            xs = tuple(self.parameters.positions[helper] + 1 for helper in helpers)
+            revealed = [self._reveals[helper] for helper in helpers]
+            secrets = open_secrets(self.round_id, publics, self.survivors, xs, revealed)
+            remove_masks(self._sum, self.round_id, self._roster_hash, publics, secrets)
+            return self._sum
+
+    @contextmanager
+    def _from(self, member: str, event: str, expected: Sequence[str], already: Mapping[str, object]) -> Iterator[None]:
+        """Admit one message: the step is open, the sender belongs, is not blamed and has not sent this before."""
+        step = next(state for state, name in COORDINATOR_STEPS if name == event)
+        try:
+            if (self.state, event) not in COORDINATOR_STEPS:
+                refusal = LateMessage if _ORDER.index(self.state) > _ORDER.index(step) else OutOfStep
+                state = self.state.value
+                raise refusal(f"institution {member} sent its {event} while the round is {state}", party=member)
+            if member in self.blamed:
+                raise OutOfStep(f"institution {member} already broke the protocol in this round", party=member)
+            if member not in expected:
+                raise OutOfStep(f"institution {member} sent its {event} to a round it is not in", party=member)
+            if member in already:
+                raise OutOfStep(f"institution {member} sent its {event} twice", party=member)
+            yield
+        except LateMessage:
+            raise
+        except ProtocolViolation as violation:
+            raise self._blame(violation) from violation.__cause__
+
+    @contextmanager
+    def _close(self, event: str) -> Iterator[None]:
+        """End a step, or the round if that fails."""
+        after = COORDINATOR_STEPS.get((self.state, event))
+        if after is None:
+            raise OutOfStep(f"the round is {self.state.value}: {event!r} is not possible", party="coordinator")
+        try:
+            yield
+        except CohortiumError as error:
+            self.state = CoordinatorState.FAILED
+            if isinstance(error, ProtocolViolation):
+                self._blame(error)
+            raise
+        self.state = after
+
+    def _blame(self, violation: ProtocolViolation) -> ProtocolViolation:
+        self.blamed.setdefault(violation.party, violation.message)
+        return violation
+
+    def _check_cohort(self, names: Sequence[str], did: str) -> None:
+        self._check_threshold(len(names), did)
+        found, least = organisations(names, self._members), self.parameters.minimum_cohort
+        if found < least:
+            raise QuorumError(
+                f"institutions of {found} organisations {did}, and the minimum cohort is {least}",
+                hint="wait until more institutions are connected",
+            )
+
+    def _check_threshold(self, found: int, did: str) -> None:
+        if found < self.parameters.threshold:
+            raise QuorumError(
+                f"{found} of {len(self.parameters.invited)} institutions {did}, "
+                f"and {self.parameters.threshold} are needed",
+                hint="wait until more institutions are connected",
+            )

@@ -1,0 +1,127 @@
+"""A dealer's side of JOIN and a holder's side of ROSTER: making, sealing, committing to, opening and checking shares.
+
+Must not know: the order of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import constant_time
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from trust.secagg import keys
+from trust.secagg.field import ELEMENT_BYTES, RandomBytes, element_bytes, parse_element, random_element, split
+from trust.secagg.messages import NONCE_BYTES, SALT_BYTES, JoinPublic, Opening, SealedShare
+from trust.secagg.parameters import Member, RoundParameters
+from trust.secagg.tree import LeafTree
+
+
+@dataclass(frozen=True, slots=True)
+class HeldShares:
+    """The two shares that one holder has from one dealer. At most one of them is ever opened."""
+
+    of_key: Opening
+    of_seed: Opening
+
+    def pack(self) -> bytes:
+        """Return the plaintext that is sealed."""
+        return self.of_key.share + self.of_key.salt + self.of_seed.share + self.of_seed.salt
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HeldShares:
+        """Return the shares that `pack` packed. The length is right: GCM ciphertexts are checked for it."""
+        half = ELEMENT_BYTES + SALT_BYTES
+        return cls(*(Opening(part[:ELEMENT_BYTES], part[ELEMENT_BYTES:]) for part in (data[:half], data[half:])))
+
+    def hashes(self, round_id: bytes, dealer: str, holder: str) -> tuple[bytes, bytes]:
+        """Return the salted hashes (of the key's share, of the seed's share)."""
+        return (
+            self.of_key.hash("key", round_id, dealer=dealer, holder=holder),
+            self.of_seed.hash("seed", round_id, dealer=dealer, holder=holder),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What a dealer made: the public part, the shares to send, and what stays in its memory."""
+
+    public: JoinPublic
+    shares: tuple[SealedShare, ...]
+    own: HeldShares
+    round_key: X25519PrivateKey
+    seed: int
+
+
+def deal(
+    parameters: RoundParameters,
+    me: str,
+    members: Mapping[str, Member],
+    pair_keys: keys.PairKeys,
+    random_bytes: RandomBytes,
+) -> Dealt:
+    """Return fresh secrets of `me` and their shares, one for every invited member.
+
+    `random_bytes` is read in this order: round-key secret, self-mask secret, coefficients of the first, of the second,
+    then for every holder the two salts and, unless the holder is `me`, the nonce.
+    """
+    p, round_id = parameters, parameters.round_id
+    key_secret, seed = random_element(random_bytes), random_element(random_bytes)
+    key_shares = split(key_secret, p.threshold, len(p.invited), random_bytes)
+    seed_shares = split(seed, p.threshold, len(p.invited), random_bytes)
+    shares, leaves, own = [], [], None
+    for holder, key_share, seed_share in zip(p.invited, key_shares, seed_shares, strict=True):
+        held = HeldShares(
+            Opening(element_bytes(key_share), random_bytes(SALT_BYTES)),
+            Opening(element_bytes(seed_share), random_bytes(SALT_BYTES)),
+        )
+        if holder == me:
+            own, sealed = held, b""
+        else:
+            pair = pair_keys.secret(members[holder].epoch_key)
+            key = keys.sealing_key(pair, p.membership_hash, round_id, me, holder)
+            nonce = random_bytes(NONCE_BYTES)
+            context = keys.sealing_context(round_id, me, holder)
+            sealed = nonce + AESGCM(key).encrypt(nonce, held.pack(), context)
+        share = SealedShare(sealed, *held.hashes(round_id, me, holder))
+        shares.append(share)
+        leaves.append(keys.share_leaf(holder, share.key_hash, share.seed_hash, sealed))
+    if own is None:
+        raise ValueError("a dealer is one of those invited")
+    round_key = keys.round_private_key(key_secret, round_id, me)
+    public = JoinPublic.make(
+        me,
+        round_key.public_key().public_bytes_raw(),
+        keys.seed_commitment(seed, round_id, me),
+        LeafTree(leaves).root,
+    )
+    return Dealt(public, tuple(shares), own, round_key, seed)
+
+
+def share_tree(invited: Sequence[str], shares: Sequence[SealedShare]) -> LeafTree:
+    """Return the tree whose root a dealer of `shares` must have signed."""
+    return LeafTree(
+        [
+            keys.share_leaf(holder, share.key_hash, share.seed_hash, share.sealed)
+            for holder, share in zip(invited, shares, strict=True)
+        ]
+    )
+
+
+def open_share(parameters: RoundParameters, dealer: str, me: str, pair: bytes, share: SealedShare) -> HeldShares | None:
+    """Return what `dealer` sealed to `me`, or None if it does not open or is not what the dealer's hashes say."""
+    round_id = parameters.round_id
+    key = keys.sealing_key(pair, parameters.membership_hash, round_id, dealer, me)
+    nonce, ciphertext = share.sealed[:NONCE_BYTES], share.sealed[NONCE_BYTES:]
+    try:
+        held = HeldShares.unpack(AESGCM(key).decrypt(nonce, ciphertext, keys.sealing_context(round_id, dealer, me)))
+        parse_element(held.of_key.share)
+        parse_element(held.of_seed.share)
+    except (InvalidTag, ValueError):
+        return None
+    key_hash, seed_hash = held.hashes(round_id, dealer, me)
+    matches = constant_time.bytes_eq(key_hash, share.key_hash) and constant_time.bytes_eq(seed_hash, share.seed_hash)
+    return held if matches else None

@@ -1,0 +1,69 @@
+"""The end of a round: from revealed shares to the bare sum. Blames a dealer whose shares open to something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from trust.secagg import keys
+from trust.secagg.field import parse_element, reconstruct
+from trust.secagg.masks import BLOCK_BYTES, MaskStream, Ring, apply_masks
+from trust.secagg.messages import JoinPublic, Opening
+from trust.secagg.refusals import BadDealer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Self-mask secrets of the survivors, round keys of the others: never both of one member."""
+
+    seeds: Mapping[str, int]
+    round_keys: Mapping[str, X25519PrivateKey]
+
+
+def open_secrets(
+    round_id: bytes,
+    publics: Mapping[str, JoinPublic],
+    survivors: Sequence[str],
+    xs: tuple[int, ...],
+    revealed: Sequence[Sequence[Opening]],
+) -> Opened:
+    """Reconstruct one secret of every roster member from t helpers, whose share indices are `xs`.
+
+    `publics` is in roster order, as are the openings of each helper in `revealed`. Raises BadDealer if a secret is not
+    what its dealer committed to: every share was checked against that dealer's own hash, so no helper can cause this.
+    """
+    seeds, round_keys, surviving = {}, {}, frozenset(survivors)
+    for position, (dealer, public) in enumerate(publics.items()):
+        secret = reconstruct(xs, [parse_element(openings[position].share) for openings in revealed])
+        if dealer in surviving:
+            seeds[dealer] = secret
+            matches = keys.seed_commitment(secret, round_id, dealer) == public.seed_commitment
+        else:
+            round_key = round_keys[dealer] = keys.round_private_key(secret, round_id, dealer)
+            matches = round_key.public_key().public_bytes_raw() == public.round_key
+        if not matches:
+            raise BadDealer(
+                f"institution {dealer} dealt shares that do not reconstruct what it committed to",
+                party=dealer,
+                hint=f"start a new round without {dealer}",
+            )
+    return Opened(seeds, round_keys)
+
+
+def remove_masks(
+    total: Ring, round_id: bytes, roster: bytes, publics: Mapping[str, JoinPublic], opened: Opened
+) -> None:
+    """Take every mask that is left off the sum of the survivors' masked vectors, in place.
+
+    Left are each survivor's self-mask, and the masks that survivors share with members who did not survive.
+    """
+    streams = []
+    for member, seed in opened.seeds.items():
+        streams.append(MaskStream(keys.self_mask_keys(seed, round_id, roster, member), -1))
+        for gone, round_key in opened.round_keys.items():
+            shared = keys.exchange(round_key, publics[member].round_key)
+            pair = keys.pair_mask_keys(shared, round_id, roster, member, gone)
+            streams.append(MaskStream(pair, -1 if gone > member else 1))  # the opposite of what the survivor applied
+    apply_masks(total, streams, bytearray(min(BLOCK_BYTES, total.nbytes)))
