@@ -22,7 +22,7 @@ from analytics_client.agent.sources import Source
 from analytics_client.agent.sources.duckdb import DuckDBSource
 from analytics_client.profile import Profile
 from protos.v1 import agent_pb2
-from queries.errors import CohortiumError, ConfigError
+from queries.errors import ConfigError
 from queries.schema import Dataset
 from trust.identity import files, keys, membership
 from trust.identity.dataset import verify_dataset
@@ -59,8 +59,13 @@ class Agent:
         self._witness: Witness | None = None
         self._work = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="work")
 
+    @property
+    def id(self) -> str:
+        """The institution's id."""
+        return self._profile.id
+
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until cancelled. Raises CohortiumError where waiting would not help."""
         link = Link(
             address=self._profile.address,
             identity=self._profile.tls(),
@@ -68,14 +73,8 @@ class Agent:
             prepare=self._prepare,
             on_serving=self._announce,
         )
-        serving = asyncio.ensure_future(link.run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, serving.cancel)
         try:
-            await serving
-        except asyncio.CancelledError:
-            logger.info("stopped")
+            await link.run()
         finally:
             link.close()
             self._work.shutdown(wait=True)
@@ -172,10 +171,16 @@ class Agent:
 
 
 def run(folder: Path) -> None:
-    """Run the agent of a folder until it is told to stop. Raises CohortiumError where it cannot serve at all."""
-    try:
-        asyncio.run(Agent(folder).run())
-    except CohortiumError:
-        raise
-    except KeyboardInterrupt:
-        return
+    """Run the agent of a folder until SIGTERM or SIGINT. Raises CohortiumError where it cannot serve at all."""
+    agent = Agent(folder)
+
+    async def until_stopped() -> None:
+        serving = asyncio.ensure_future(agent.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("stopped", institution=agent.id)
+
+    asyncio.run(until_stopped())

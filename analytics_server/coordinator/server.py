@@ -7,7 +7,6 @@ store, so SIGKILL at any moment loses nothing that was acknowledged.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Callable
 
@@ -58,29 +57,22 @@ class Coordinator:
         self._enrolment_server = rpc.new_server()
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
-        """Serve until SIGTERM or SIGINT. `on_ready` gets the two addresses once both ports listen."""
+        """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""
         await self._database.read(self._directory.reload)
         interrupted = await self._desk.recover()
         if interrupted:
             logger.warning("ended requests that an earlier run left open", requests=interrupted)
         addresses = await self._listen()
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        async with contextlib.AsyncExitStack() as stack:
-            background = [
-                asyncio.create_task(control.listen(self._config.folder, self._reload)),
-                asyncio.create_task(self._show_heads()),
-            ]
-            stack.push_async_callback(_cancel, background)
-            on_ready(*addresses)
-            await stopping.wait()
-        await self._desk.stop()
-        await self._member_server.stop(GRACE_S)
-        await self._enrolment_server.stop(GRACE_S)
-        self._database.close()
-        logger.info("stopped")
+        try:
+            async with asyncio.TaskGroup() as background:
+                background.create_task(control.listen(self._config.folder, self._reload))
+                background.create_task(self._show_heads())
+                on_ready(*addresses)
+        finally:
+            await self._desk.stop()
+            await self._member_server.stop(GRACE_S)
+            await self._enrolment_server.stop(GRACE_S)
+            self._database.close()
 
     async def _listen(self) -> tuple[str, str]:
         tls = self._config.tls()
@@ -129,18 +121,17 @@ def _with_port(address: str, port: int) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
-
-
 def serve(config: ServerConfig, on_ready: Callable[[str, str], None], *, deadlines: Deadlines | None = None) -> None:
-    """Run the coordinator of a folder until it is told to stop. Raises ConfigError where it cannot start."""
-    asyncio.run(_serve(config, on_ready, deadlines or Deadlines()))
+    """Run the coordinator of a folder until SIGTERM or SIGINT. Raises ConfigError where it cannot start."""
+    coordinator = Coordinator(config, deadlines=deadlines or Deadlines())
 
+    async def until_stopped() -> None:
+        serving = asyncio.ensure_future(coordinator.run(on_ready))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            logger.info("stopped")
 
-async def _serve(config: ServerConfig, on_ready: Callable[[str, str], None], deadlines: Deadlines) -> None:
-    await Coordinator(config, deadlines=deadlines).run(on_ready)
+    asyncio.run(until_stopped())
