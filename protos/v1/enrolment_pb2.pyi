@@ -36,6 +36,18 @@ class EnrolResponse(_message.Message):
     address: str
     def __init__(self, participant: _Optional[str] = ..., consortium: _Optional[str] = ..., certificate_chain: _Optional[bytes] = ..., address: _Optional[str] = ...) -> None: ...
 
+class RenewRequest(_message.Message):
+    __slots__ = ("participant", "csr", "proof", "at")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    csr: bytes
+    proof: bytes
+    at: int
+    def __init__(self, participant: _Optional[str] = ..., csr: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ...) -> None: ...
+
 class Invitation(_message.Message):
     __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]

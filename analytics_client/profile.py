@@ -1,0 +1,90 @@
+"""A participant's folder: who it is, where its coordinator is, and the keys that never leave it.
+
+    participant.json   id, role, consortium, addresses, governance key
+    ca.pem             the consortium's root, from the invitation
+    certificate.pem    own TLS chain               tls.key       its key
+    identity.key       Ed25519                     epoch.key     X25519, agents only
+
+Must not know: connections, and what a role does with its folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from queries.errors import ConfigError
+from trust.identity import files, keys
+from trust.rpc.channel import TlsIdentity
+
+FILE = "participant.json"
+CA, CERTIFICATE = "ca.pem", "certificate.pem"
+TLS_KEY, IDENTITY_KEY, EPOCH_KEY = "tls.key", "identity.key", "epoch.key"
+_TEXTS = ("id", "role", "consortium", "address", "enrolment_address", "governance_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A participant of a consortium. `governance_key` is the raw Ed25519 key that it pinned when it enrolled."""
+
+    folder: Path
+    id: str
+    role: str
+    consortium: str
+    address: str
+    enrolment_address: str
+    governance_key: bytes
+
+    def identity_key(self) -> Ed25519PrivateKey:
+        """Return the key that signs in this participant's name. Raises ConfigError."""
+        return keys.load_signing_key(self.folder / IDENTITY_KEY)
+
+    def epoch_key(self) -> X25519PrivateKey:
+        """Return the key that an agent agrees pairwise secrets with. Raises ConfigError, also for people."""
+        return keys.load_epoch_key(self.folder / EPOCH_KEY)
+
+    def tls(self) -> TlsIdentity:
+        """Return what `trust.rpc.channel.connect` needs. Raises ConfigError."""
+        return TlsIdentity(
+            consortium=self.consortium,
+            ca=files.read(self.folder / CA),
+            certificate=files.read(self.folder / CERTIFICATE),
+            key=files.read_secret(self.folder / TLS_KEY),
+        )
+
+    def certificate_ends(self) -> datetime:
+        """Return when the TLS certificate expires (UTC). Raises ConfigError."""
+        try:
+            return x509.load_pem_x509_certificates(files.read(self.folder / CERTIFICATE))[0].not_valid_after_utc
+        except ValueError:
+            raise ConfigError(
+                f"{self.folder / CERTIFICATE} is no certificate", hint="restore the folder from a back-up"
+            ) from None
+
+
+def load(folder: Path) -> Profile:
+    """Read a participant's folder. Raises ConfigError where it is none, or damaged."""
+    path = folder / FILE
+    if not path.exists():
+        raise ConfigError(f"{folder} is no participant's folder", hint="enrol with the invitation you were given")
+    try:
+        read = json.loads(files.read(path))
+        texts = {name: read[name] for name in _TEXTS}
+        governance_key = bytes.fromhex(texts.pop("governance_key"))
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is damaged", hint="restore the folder from a back-up") from None
+    if len(governance_key) != 32 or not all(isinstance(text, str) for text in texts.values()):
+        raise ConfigError(f"{path} is damaged", hint="restore the folder from a back-up")
+    return Profile(folder=folder, governance_key=governance_key, **texts)
+
+
+def save(profile: Profile) -> None:
+    """Write `participant.json` into the profile's folder, new. Raises ConfigError where there is one."""
+    texts = {name: getattr(profile, name) for name in _TEXTS} | {"governance_key": profile.governance_key.hex()}
+    files.write_new(profile.folder / FILE, json.dumps(texts, indent=2).encode() + b"\n", secret=False)
