@@ -74,6 +74,16 @@ class AuditLog:
         """Return a checkpoint's note with every cosignature that is known of it."""
         return notes.with_lines(checkpoint.note, [row.line for row in uow.cosignatures(checkpoint.size)])
 
+    def cosigned_checkpoints(self, uow: UnitOfWork, first_size: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return at most `limit` (size, note) of at least `first_size`, each note with its cosignatures."""
+        checkpoints = uow.checkpoints(first_size, limit)
+        if not checkpoints:
+            return []
+        lines: dict[int, list[str]] = {}
+        for row in uow.cosignatures(first_size, checkpoints[-1].size):
+            lines.setdefault(row.size, []).append(row.line)
+        return [(c.size, notes.with_lines(c.note, lines.get(c.size, []))) for c in checkpoints]
+
     def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
         """Call `listener(size)` after every durable append, from whichever thread appended; return how to stop it."""
         with self._lock:

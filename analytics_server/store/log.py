@@ -90,10 +90,12 @@ class Log:
             raise LogError(f"there is no entry {seq}", hint=f"the log has {self.tree_size()} entries")
         return found
 
-    def leaves(self, first: int, limit: int, **filters: str | int) -> list[LogRow]:
-        """Return at most `limit` entries from `first` on that match every filter (see FILTERS), in order."""
+    def leaves(self, first: int, limit: int, *, end: int | None = None, **filters: str | int) -> list[LogRow]:
+        """Return at most `limit` entries from `first` on, before `end`, that match every filter (FILTERS), in order."""
         entry, index = t.audit_entry.c, t.audit_index.c
         statement = select(entry.seq, entry.leaf).where(entry.seq >= first).order_by(entry.seq).limit(limit)
+        if end is not None:
+            statement = statement.where(entry.seq < end)
         if filters:
             statement = statement.join(t.audit_index, index.seq == entry.seq)
         for name, value in filters.items():

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EntriesRequest(_message.Message):
-    __slots__ = ("first", "limit", "kind", "dataset", "actor", "request_id", "follow")
+    __slots__ = ("first", "limit", "kind", "dataset", "actor", "request_id", "follow", "institution", "outcome", "since_ms", "before_ms")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,10 @@ class EntriesRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
     first: int
     limit: int
     kind: str
@@ -23,7 +27,11 @@ class EntriesRequest(_message.Message):
     actor: str
     request_id: str
     follow: bool
-    def __init__(self, first: _Optional[int] = ..., limit: _Optional[int] = ..., kind: _Optional[str] = ..., dataset: _Optional[str] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
+    institution: str
+    outcome: str
+    since_ms: int
+    before_ms: int
+    def __init__(self, first: _Optional[int] = ..., limit: _Optional[int] = ..., kind: _Optional[str] = ..., dataset: _Optional[str] = ..., actor: _Optional[str] = ..., request_id: _Optional[str] = ..., follow: _Optional[bool] = ..., institution: _Optional[str] = ..., outcome: _Optional[str] = ..., since_ms: _Optional[int] = ..., before_ms: _Optional[int] = ...) -> None: ...
 
 class EntriesPage(_message.Message):
     __slots__ = ("entries", "tree_size")
@@ -64,11 +72,25 @@ class HeadsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class HeadsResponse(_message.Message):
-    __slots__ = ("checkpoint", "membership", "memberships")
+    __slots__ = ("checkpoint", "membership", "memberships", "cosigned")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
     MEMBERSHIPS_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
     checkpoint: bytes
     membership: _envelope_pb2.Envelope
     memberships: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.Envelope]
-    def __init__(self, checkpoint: _Optional[bytes] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., memberships: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ...) -> None: ...
+    cosigned: bytes
+    def __init__(self, checkpoint: _Optional[bytes] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., memberships: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
+
+class CheckpointsRequest(_message.Message):
+    __slots__ = ("first_size",)
+    FIRST_SIZE_FIELD_NUMBER: _ClassVar[int]
+    first_size: int
+    def __init__(self, first_size: _Optional[int] = ...) -> None: ...
+
+class CheckpointsPage(_message.Message):
+    __slots__ = ("checkpoints",)
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    checkpoints: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, checkpoints: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -49,6 +49,11 @@ class AuditStub:
                 request_serializer=protos_dot_v1_dot_audit__pb2.HeadsRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_audit__pb2.HeadsResponse.FromString,
                 _registered_method=True)
+        self.Checkpoints = channel.unary_stream(
+                '/cohortium.v1.Audit/Checkpoints',
+                request_serializer=protos_dot_v1_dot_audit__pb2.CheckpointsRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_audit__pb2.CheckpointsPage.FromString,
+                _registered_method=True)
 
 
 class AuditServicer:
@@ -72,6 +77,12 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Checkpoints(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +100,11 @@ def add_AuditServicer_to_server(servicer, server):
                     servicer.Heads,
                     request_deserializer=protos_dot_v1_dot_audit__pb2.HeadsRequest.FromString,
                     response_serializer=protos_dot_v1_dot_audit__pb2.HeadsResponse.SerializeToString,
+            ),
+            'Checkpoints': grpc.unary_stream_rpc_method_handler(
+                    servicer.Checkpoints,
+                    request_deserializer=protos_dot_v1_dot_audit__pb2.CheckpointsRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_audit__pb2.CheckpointsPage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +188,33 @@ class Audit:
             '/cohortium.v1.Audit/Heads',
             protos_dot_v1_dot_audit__pb2.HeadsRequest.SerializeToString,
             protos_dot_v1_dot_audit__pb2.HeadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cohortium.v1.Audit/Checkpoints',
+            protos_dot_v1_dot_audit__pb2.CheckpointsRequest.SerializeToString,
+            protos_dot_v1_dot_audit__pb2.CheckpointsPage.FromString,
             options,
             channel_credentials,
             insecure,

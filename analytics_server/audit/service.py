@@ -1,0 +1,200 @@
+"""Reading the log over the wire: for auditors, stewards and operators.
+
+Reading entries, or having one proved, is itself an entry, made before the first byte leaves. Heads, checkpoints and
+memberships hold no entry and are not logged: a witness's word for the head would otherwise always be one read behind.
+Must not know: how a peer proved who it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import grpc
+
+from analytics_server.audit.log import AuditLog
+from analytics_server.store import LogRow, Store
+from protos.v1 import audit_pb2, audit_pb2_grpc, envelope_pb2, log_pb2
+from queries.errors import LogError
+from trust.identity.names import Peer
+from trust.rpc.server import peer, serves
+
+READERS = ("auditor", "steward", "operator")
+PAGE_ENTRIES = 500
+PAGE_BYTES = 1 << 20
+MAX_FILTER = 200
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Filters: TypeAlias = dict[str, str | int]
+
+
+class AuditServicer(audit_pb2_grpc.AuditServicer):
+    """The Audit service. `gate(peer)` raises IdentityError where a peer is not, or no longer, of this consortium."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        log: AuditLog,
+        gate: Callable[[Peer], object],
+        peer_of: Callable[[Context], Peer] = peer,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._gate = gate
+        self._peer_of = peer_of
+
+    def admit(self, peer: Peer) -> None:
+        """See `trust.rpc.server.Gated`."""
+        self._gate(peer)
+
+    @serves(*READERS)
+    async def Entries(  # noqa: N802 - named by the service definition
+        self, request: audit_pb2.EntriesRequest, context: Context
+    ) -> AsyncIterator[audit_pb2.EntriesPage]:
+        """Stream the entries that match, in pages; with `follow`, those to come as well."""
+        filters = _filters(request)
+        grown = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        unsubscribe = self._log.subscribe(lambda _: loop.call_soon_threadsafe(grown.set)) if request.follow else None
+        try:
+            size = await asyncio.to_thread(self._record_read, self._peer_of(context).id, request, filters)
+            first, left = request.first, request.limit or size + 1
+            while True:
+                grown.clear()
+                while rows := await asyncio.to_thread(self._read, first, min(left, PAGE_ENTRIES), size, filters):
+                    for page in _pages(rows, size):
+                        yield page
+                    first = rows[-1].seq + 1
+                    left -= len(rows) if request.limit else 0
+                if not request.follow or left <= 0:
+                    return
+                await grown.wait()
+                size = await asyncio.to_thread(self._size)
+        finally:
+            if unsubscribe is not None:
+                unsubscribe()
+
+    @serves(*READERS)
+    async def Proof(  # noqa: N802 - named by the service definition
+        self, request: audit_pb2.ProofRequest, context: Context
+    ) -> audit_pb2.ProofResponse:
+        """Prove that an entry is in the log, and that the log continues the one of `old_size`."""
+        return await asyncio.to_thread(self._prove, self._peer_of(context).id, request)
+
+    @serves(*READERS)
+    async def Heads(  # noqa: N802 - named by the service definition
+        self,
+        request: audit_pb2.HeadsRequest,
+        context: Context,  # noqa: ARG002 - named by the service definition
+    ) -> audit_pb2.HeadsResponse:
+        """Give the newest head, the newest cosigned head, and every membership."""
+        return await asyncio.to_thread(self._heads)
+
+    @serves(*READERS)
+    async def Checkpoints(  # noqa: N802 - named by the service definition
+        self,
+        request: audit_pb2.CheckpointsRequest,
+        context: Context,  # noqa: ARG002 - named by the service definition
+    ) -> AsyncIterator[audit_pb2.CheckpointsPage]:
+        """Stream every signed head of at least `first_size`, with its cosignatures."""
+        size = request.first_size
+        while page := await asyncio.to_thread(self._checkpoints, size):
+            notes = [note for _, note in page]
+            for chunk in _chunks(notes):
+                yield audit_pb2.CheckpointsPage(checkpoints=chunk)
+            size = page[-1][0] + 1
+
+    def _record_read(self, reader: str, request: audit_pb2.EntriesRequest, filters: Filters) -> int:
+        what = " ".join(f"{name}={value}" for name, value in filters.items()) or "everything"
+        with self._store.begin() as uow:
+            seq = uow.tree_size()  # of the entry that records this read: it is part of what is read
+            last = min(request.first + request.limit - 1, seq) if request.limit else seq
+            followed = ", and what follows" if request.follow else ""
+            self._log.append_in(uow, [_read_entry(reader, what + followed, request.first, max(last, request.first))])
+            return seq + 1
+
+    def _read(self, first: int, limit: int, end: int, filters: Filters) -> list[LogRow]:
+        if limit <= 0 or first >= end:
+            return []
+        with self._store.read() as uow:
+            return uow.leaves(first, limit, end=end, **filters)
+
+    def _size(self) -> int:
+        with self._store.read() as uow:
+            return uow.tree_size()
+
+    def _prove(self, reader: str, request: audit_pb2.ProofRequest) -> audit_pb2.ProofResponse:
+        with self._store.begin() as uow:
+            size = uow.tree_size()
+            if request.seq >= size or request.old_size > size:
+                raise LogError(f"the log has {size} entries", hint="name an entry and a size that it has")
+            self._log.append_in(uow, [_read_entry(reader, "proof", request.seq, request.seq)])
+            head = self._log.head(uow)
+            return audit_pb2.ProofResponse(
+                checkpoint=self._log.cosigned(uow, head),
+                inclusion=uow.inclusion(request.seq, head.size),
+                consistency=uow.consistency(request.old_size, head.size) if request.old_size else (),
+            )
+
+    def _heads(self) -> audit_pb2.HeadsResponse:
+        with self._store.read() as uow:
+            head, cosigned = uow.latest_checkpoint(), uow.latest_checkpoint(cosigned=True)
+            memberships = [envelope_pb2.Envelope.FromString(envelope) for envelope in uow.memberships()]
+            return audit_pb2.HeadsResponse(
+                checkpoint=self._log.cosigned(uow, head) if head else b"",
+                cosigned=self._log.cosigned(uow, cosigned) if cosigned else b"",
+                membership=memberships[-1] if memberships else None,
+                memberships=memberships,
+            )
+
+    def _checkpoints(self, first_size: int) -> list[tuple[int, bytes]]:
+        with self._store.read() as uow:
+            return self._log.cosigned_checkpoints(uow, first_size, PAGE_ENTRIES)
+
+
+def _read_entry(reader: str, what: str, first: int, last: int) -> log_pb2.LogEntry:
+    return log_pb2.LogEntry(
+        at_ms=time.time_ns() // 1_000_000,
+        actor=reader,
+        log_read=log_pb2.LogRead(what=what, first=first, last=last),
+    )
+
+
+def _filters(request: audit_pb2.EntriesRequest) -> Filters:
+    filters: Filters = {}
+    for name in ("kind", "dataset", "actor", "institution", "outcome", "request_id"):
+        value: str = getattr(request, name)
+        if len(value) > MAX_FILTER or not value.isprintable():
+            raise LogError(f"the filter {name} is too long or not printable")
+        if value:
+            filters[name] = value
+    for name in ("since_ms", "before_ms"):
+        if at := getattr(request, name):
+            filters[name] = int(at)
+    return filters
+
+
+def _pages(rows: Iterable[LogRow], size: int) -> Iterator[audit_pb2.EntriesPage]:
+    page, weight = audit_pb2.EntriesPage(tree_size=size), 0
+    for row in rows:
+        if page.entries and weight + len(row.leaf) > PAGE_BYTES:
+            yield page
+            page, weight = audit_pb2.EntriesPage(tree_size=size), 0
+        page.entries.add(seq=row.seq, leaf=row.leaf)
+        weight += len(row.leaf)
+    yield page
+
+
+def _chunks(notes: Iterable[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    weight = 0
+    for note in notes:
+        if chunk and weight + len(note) > PAGE_BYTES:
+            yield chunk
+            chunk, weight = [], 0
+        chunk.append(note)
+        weight += len(note)
+    yield chunk
