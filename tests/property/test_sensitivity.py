@@ -1,0 +1,237 @@
+"""Two datasets that differ in one person differ, in exact integers, by at most the sensitivity that a plan states.
+
+The encoder here is written from the definition of slots alone and in plain Python, one row at a time: it is the
+reference for what agents compute inside their databases.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import floor
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queries import ir
+from queries.plan import Plan, Slot, make_plan
+from queries.schema import Categorical, Column, Dataset, Numeric, validate
+
+Cell = float | str | None
+Line = Mapping[str, Cell]
+
+
+def known(column: Column, value: Cell) -> Cell:
+    """The value that counts: None where it is missing or an unpublished category that has no "other" cell."""
+    if value is None or isinstance(column.kind, Numeric) or value in column.kind.categories:
+        return value
+    return "other" if column.kind.other else None
+
+
+def holds(predicate: ir.Predicate, row: Line) -> bool | None:
+    """SQL's three-valued truth."""
+    match predicate:
+        case ir.IsNull(column):
+            return row[column] is None
+        case ir.Not(part):
+            truth = holds(part, row)
+            return None if truth is None else not truth
+        case ir.AllOf(parts) | ir.AnyOf(parts):
+            decisive = isinstance(predicate, ir.AnyOf)
+            truths = [holds(part, row) for part in parts]
+            return decisive if decisive in truths else None if None in truths else not decisive
+        case ir.IsIn(column, values):
+            return None if row[column] is None else row[column] in values
+    value = row[predicate.column]
+    if value is None:
+        return None
+    low, same = value < predicate.value, value == predicate.value  # type: ignore[operator] # resolved: of one type
+    return {"=": same, "!=": not same, "<": low, "<=": low or same, ">": not low and not same, ">=": not low}[
+        predicate.operator
+    ]
+
+
+def nearest(value: Fraction) -> int:
+    return floor(value + Fraction(1, 2))
+
+
+def amount(plan: Plan, slot: Slot, row: Line) -> int:
+    """What a row adds to one slot of its cell."""
+    one = 1 << plan.scale_bits
+    if slot.column is None:
+        return one
+    value, kind = row[slot.column], plan.dataset.column(slot.column).kind
+    if value is None:
+        return 0
+    if slot.kind == "present":
+        return one
+    if slot.kind == "bin" and isinstance(kind, Categorical):
+        return one * (kind.keys[slot.bin] == value)
+    if slot.kind == "bin":
+        edges = plan.histograms[slot.histogram].edges
+        return one * (min(max(bisect_right(edges, value) - 1, 0), len(edges) - 2) == slot.bin)
+    lower, upper = Fraction(kind.lower), Fraction(kind.upper)
+    u = (2 * min(max(Fraction(value), lower), upper) - lower - upper) / (upper - lower)
+    return nearest(u * one) if slot.kind == "linear" else nearest(u * u * one)
+
+
+def used(query: ir.Query) -> set[str]:
+    """Columns that a query of these tests names."""
+    names = {key.column for key in query.keys} | {a.aggregate.column for a in query.aggregates} - {None}
+    return names | ({query.where.column} if query.where else set())
+
+
+def encode(plan: Plan, person: Sequence[Line]) -> list[int]:
+    """The vector of one person at one institution; which rows beyond the bound are dropped is immaterial here."""
+    vector = [0] * plan.length
+    kept = []
+    for raw in person:
+        row = {name: known(plan.dataset.column(name), value) for name, value in raw.items()}
+        complete = all(row[name] is not None or plan.dataset.column(name).nullable for name in used(plan.query))
+        if complete and (plan.query.where is None or holds(plan.query.where, row)):
+            kept.append(row)
+    for row in kept[: plan.rows_per_person]:
+        group = tuple(row[key.column] for key in plan.query.keys)
+        if group in plan.cells:
+            first = plan.cells.index(group) * len(plan.slots)
+            for position, slot in enumerate(plan.slots):
+                vector[first + position] += amount(plan, slot, row)
+    return vector
+
+
+@dataclass(frozen=True)
+class Question:
+    plan: Plan
+    others: list[list[Line]]
+    person: list[list[Line]]  # rows of the one person, institution by institution
+
+
+NUMBERS = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> Dataset:
+    columns = []
+    for number in range(draw(st.integers(1, 3))):
+        lower = draw(NUMBERS)
+        kind = Numeric(lower, lower + draw(st.floats(0.01, 500)))
+        if draw(st.booleans()):
+            kind = Numeric(-kind.upper, kind.upper) if kind.upper > 0 else kind
+        columns.append(Column(f"x{number}", kind, nullable=draw(st.booleans())))
+    for number in range(draw(st.integers(1, 2))):
+        kind = Categorical(("a", "b", "c")[: draw(st.integers(1, 3))], other=draw(st.booleans()))
+        columns.append(Column(f"g{number}", kind, nullable=draw(st.booleans())))
+    return validate(
+        Dataset(
+            "data",
+            tuple(columns),
+            "person",
+            max_rows=draw(st.integers(1, 6)),
+            max_institutions_per_person=draw(st.integers(1, 3)),
+            max_persons=draw(st.sampled_from([10, 100_000, 1 << 32])),
+        )
+    )
+
+
+@st.composite
+def queries(draw: st.DrawFn, dataset: Dataset) -> ir.Query:
+    numeric = [c for c in dataset.columns if isinstance(c.kind, Numeric)]
+    grouped = [c for c in dataset.columns if isinstance(c.kind, Categorical)]
+    aggregates: list[ir.Aggregate] = []
+    for _ in range(draw(st.integers(1, 4))):
+        column = draw(st.sampled_from(numeric))
+        inner = st.floats(column.kind.lower, column.kind.upper)
+        edges = tuple(sorted(set(draw(st.lists(inner, min_size=2, max_size=5, unique=True)))))
+        choices: list[ir.Aggregate] = [
+            ir.Count(),
+            ir.Count(draw(st.sampled_from(dataset.columns)).name),
+            ir.Sum(column.name),
+            ir.Mean(column.name),
+            ir.Variance(column.name),
+            ir.Stddev(column.name, ddof=0),
+            ir.Histogram(column.name, edges),
+            ir.Histogram(draw(st.sampled_from(grouped)).name),
+        ]
+        aggregates.append(draw(st.sampled_from(choices)))
+    where: ir.Predicate | None = None
+    if draw(st.booleans()):
+        column = draw(st.sampled_from(numeric))
+        literal = draw(st.floats(column.kind.lower, column.kind.upper))
+        where = ir.Comparison(column.name, draw(st.sampled_from(ir.OPERATORS)), literal)
+    return ir.Query(
+        "data",
+        tuple(ir.NamedAggregate(f"out{i}", a) for i, a in enumerate(aggregates)),
+        where,
+        tuple(ir.Key(column.name) for column in draw(st.lists(st.sampled_from(grouped), unique=True, max_size=2))),
+        draw(st.none() | st.integers(1, dataset.max_rows)),
+    )
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    dataset = draw(datasets())
+    values = {
+        c.name: st.none() | (st.sampled_from([c.kind.lower, c.kind.upper]) | NUMBERS)
+        if isinstance(c.kind, Numeric)
+        else st.sampled_from([None, "a", "b", "c", "unpublished"])
+        for c in dataset.columns
+    }
+    rows = st.lists(st.fixed_dictionaries(values), max_size=10)
+    repeated = st.tuples(st.fixed_dictionaries(values), st.integers(1, 10)).map(lambda pair: [pair[0]] * pair[1])
+    places = dataset.max_institutions_per_person
+    return Question(
+        plan=make_plan(draw(queries(dataset)), dataset),
+        others=draw(st.lists(rows, max_size=3)),
+        person=draw(st.lists(rows | repeated, min_size=places, max_size=places)),
+    )
+
+
+def total(plan: Plan, persons: Sequence[Sequence[Line]]) -> list[int]:
+    vectors = [encode(plan, person) for person in persons]
+    return [sum(column) for column in zip(*vectors, strict=True)] if vectors else [0] * plan.length
+
+
+def squared_distance(plan: Plan, with_person: Sequence[Sequence[Line]], without: Sequence[Sequence[Line]]) -> int:
+    pairs = zip(total(plan, with_person), total(plan, without), strict=True)
+    return sum((a - b) ** 2 for a, b in pairs)
+
+
+@given(questions())
+@settings(max_examples=300, deadline=None)
+def test_neighbours_differ_by_at_most_the_stated_sensitivity(question: Question) -> None:
+    plan = question.plan
+    distance = squared_distance(plan, question.others + question.person, question.others)
+    assert isinstance(plan.delta_squared, int)
+    assert distance <= plan.delta_squared
+
+
+@given(questions())
+@settings(max_examples=100, deadline=None)
+def test_the_stated_sensitivity_is_attained(question: Question) -> None:
+    """A person with every allowed row, equal, complete and at the upper bounds, moves the vector by exactly delta."""
+    plan = make_plan(replace(question.plan.query, where=None), question.plan.dataset)
+    row: Line = {
+        c.name: c.kind.upper if isinstance(c.kind, Numeric) else c.kind.categories[0] for c in plan.dataset.columns
+    }
+    places = plan.dataset.max_institutions_per_person
+    person = [[row] * (plan.rows_per_person + 3)] * places
+    assert squared_distance(plan, question.others + person, question.others) == plan.delta_squared
+
+
+@given(questions())
+@settings(max_examples=100, deadline=None)
+def test_no_exact_sum_leaves_its_stated_range(question: Question) -> None:
+    plan = question.plan
+    persons = 1 + len(question.others)
+    bound = plan.largest_sum // plan.dataset.max_persons * persons
+    assert all(abs(x) <= bound for x in total(plan, question.others + question.person))
+
+
+def test_ten_thousand_rows_of_one_person_move_no_more_than_the_bound() -> None:
+    column = Column("x", Numeric(0, 1))
+    dataset = Dataset("data", (column, Column("g", Categorical(("a", "b")))), "person", max_rows=20)
+    named = (ir.NamedAggregate("n", ir.Count()), ir.NamedAggregate("sd", ir.Stddev("x")))
+    plan = make_plan(ir.Query("data", named, keys=(ir.Key("g"),), rows_per_person=20), dataset)
+    rows: list[Line] = [{"x": float(i % 2), "g": "ab"[i % 3 == 0]} for i in range(10_000)]
+    distance = squared_distance(plan, [rows], [])
+    assert 0 < distance < plan.delta_squared
