@@ -18,8 +18,7 @@ from analytics_server.audit.log import AuditLog
 from analytics_server.store import LogRow, Store
 from protos.v1 import audit_pb2, audit_pb2_grpc, envelope_pb2, log_pb2
 from queries.errors import LogError
-from trust.identity.names import Peer
-from trust.rpc.server import peer, serves
+from trust.rpc.server import Gate, peer, serves
 
 READERS = ("auditor", "steward", "operator")
 PAGE_ENTRIES = 500
@@ -31,24 +30,12 @@ Filters: TypeAlias = dict[str, str | int]
 
 
 class AuditServicer(audit_pb2_grpc.AuditServicer):
-    """The Audit service. `gate(peer)` raises IdentityError where a peer is not, or no longer, of this consortium."""
+    """The Audit service over the store; `gate` says who may come in at all."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        log: AuditLog,
-        gate: Callable[[Peer], object],
-        peer_of: Callable[[Context], Peer] = peer,
-    ) -> None:
+    def __init__(self, *, store: Store, log: AuditLog, gate: Gate) -> None:
+        self.gate = gate
         self._store = store
         self._log = log
-        self._gate = gate
-        self._peer_of = peer_of
-
-    def admit(self, peer: Peer) -> None:
-        """See `trust.rpc.server.Gated`."""
-        self._gate(peer)
 
     @serves(*READERS)
     async def Entries(  # noqa: N802 - named by the service definition
@@ -57,10 +44,9 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
         """Stream the entries that match, in pages; with `follow`, those to come as well."""
         filters = _filters(request)
         grown = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        unsubscribe = self._log.subscribe(lambda _: loop.call_soon_threadsafe(grown.set)) if request.follow else None
+        unsubscribe = self._wake(grown) if request.follow else None
         try:
-            size = await asyncio.to_thread(self._record_read, self._peer_of(context).id, request, filters)
+            size = await asyncio.to_thread(self._record_read, peer(context).id, request, filters)
             first, left = request.first, request.limit or size + 1
             while True:
                 grown.clear()
@@ -82,12 +68,12 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
         self, request: audit_pb2.ProofRequest, context: Context
     ) -> audit_pb2.ProofResponse:
         """Prove that an entry is in the log, and that the log continues the one of `old_size`."""
-        return await asyncio.to_thread(self._prove, self._peer_of(context).id, request)
+        return await asyncio.to_thread(self._prove, peer(context).id, request)
 
     @serves(*READERS)
     async def Heads(  # noqa: N802 - named by the service definition
         self,
-        request: audit_pb2.HeadsRequest,
+        request: audit_pb2.HeadsRequest,  # noqa: ARG002 - named by the service definition
         context: Context,  # noqa: ARG002 - named by the service definition
     ) -> audit_pb2.HeadsResponse:
         """Give the newest head, the newest cosigned head, and every membership."""
@@ -106,6 +92,14 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
             for chunk in _chunks(notes):
                 yield audit_pb2.CheckpointsPage(checkpoints=chunk)
             size = page[-1][0] + 1
+
+    def _wake(self, grown: asyncio.Event) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+
+        def listener(_: int) -> None:  # called from the thread that appended
+            loop.call_soon_threadsafe(grown.set)
+
+        return self._log.subscribe(listener)
 
     def _record_read(self, reader: str, request: audit_pb2.EntriesRequest, filters: Filters) -> int:
         what = " ".join(f"{name}={value}" for name, value in filters.items()) or "everything"
