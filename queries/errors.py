@@ -27,14 +27,30 @@ a literal or an exact count taken from data: error text is an output like any ot
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An institution's own no to a request: under which rule, and in its words."""
+
+    institution: str
+    rule: str
+    message: str
+
+
 class CohortiumError(Exception):
-    """Base of every error. `code` is stable and travels over the wire; `exit_code` is the process's exit status."""
+    """Base of every error. `code` is stable and travels over the wire; `exit_code` is the process's exit status.
+
+    Where a request ended this way, `refusals` holds the institutions that said no, and `charged` whether the budget is
+    spent all the same.
+    """
 
     code = "error"
     exit_code = 1
+    refusals: tuple[Refusal, ...] = ()
+    charged = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -1,0 +1,188 @@
+"""What a query would disclose, cost and be worth, before anything is spent.
+
+Everything is computed here from the published schema and the list of institutions that serve the dataset now, by the
+same `queries.plan` that every agent uses. Must not know: the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from analytics_client.result import Cost
+from queries.accounting import NANO, rho_to_epsilon
+from queries.errors import QueryError, QuorumError
+from queries.estimate import ExpectedWidth, expected_widths
+from queries.plan import MAX_RHO_NANO, NoiseShape, Plan
+from queries.resolve import shape as question_of
+from trust.secagg import default_threshold
+
+SMALLEST_COHORT = 3
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a query would disclose and cost if `institutions` were asked now. Make one with `Session.explain`."""
+
+    plan: Plan
+    noise: NoiseShape
+    cost: Cost
+    institutions: tuple[str, ...]
+    threshold: int
+    colluders: int
+    widths: tuple[ExpectedWidth, ...]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.plan.dataset.name
+
+    @property
+    def question(self) -> str:
+        """Operations and columns, without literals."""
+        return question_of(self.plan.query)
+
+    @property
+    def sensitivity(self) -> float:
+        """Most that one person can move the released vector, as a Euclidean distance in units of one row."""
+        return sqrt(self.plan.delta_squared) / 2.0**self.plan.scale_bits
+
+    @property
+    def noise_per_institution(self) -> float:
+        """Standard deviation of what each institution adds to every number, in units of one row."""
+        return self._deviation(float(self.noise.share_variance))
+
+    @property
+    def noise_total(self) -> float:
+        """Standard deviation of the noise in every number when all institutions answer, in units of one row."""
+        return self._deviation(float(self.noise.total_variance(len(self.institutions))))
+
+    @property
+    def noise_of_curator(self) -> float:
+        """What a trusted curator who held all data would add for the same privacy, in units of one row."""
+        return self._deviation(float(self.noise.central_variance))
+
+    def epsilon_for(self, output: str, half_width: float) -> float:
+        """Return the epsilon at which the interval of a count, sum or histogram is about `half_width` to each side.
+
+        Raise QueryError where the output has no width that the noise alone decides, or where no cost reaches it.
+        """
+        found = next((w for w in self.widths if w.name == output and w.assumed_rows is None), None)
+        if found is None:
+            exact = ", ".join(w.name for w in self.widths if w.assumed_rows is None)
+            raise QueryError(
+                f"the width of {output!r} depends on how many rows there are",
+                hint=f"possible for: {exact}" if exact else "possible for counts, sums and histograms",
+            )
+        if not half_width > 0:
+            raise QueryError("a width must be above 0")
+        rho = self.cost.rho * (found.half_width / half_width) ** 2
+        if rho * NANO > MAX_RHO_NANO:
+            raise QueryError(
+                f"no epsilon makes {output!r} that precise",
+                hint="ask for a coarser answer or limit the rows per person",
+            )
+        return rho_to_epsilon(rho, self.plan.dataset.delta)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield what people read: a label and a sentence each."""
+        cells, slots = len(self.plan.cells), len(self.plan.slots)
+        kinds = Counter(slot.kind for slot in self.plan.slots)
+        per_cell = ", ".join(f"{kind} {count}" if count > 1 else kind for kind, count in kinds.items())
+        yield "releases", f"{self.plan.length:,} numbers: {cells:,} {_plural('cell', cells)} of {slots} ({per_cell})"
+        yield "sensitivity", f"{self.sensitivity:.6g} rows (one person, at most {self.plan.rows_per_person} rows each)"
+        yield (
+            "noise",
+            (
+                f"standard deviation {self.noise_total:.4g} rows in every number; each institution adds"
+                f" {self.noise_per_institution:.4g}, a trusted curator would add {self.noise_of_curator:.4g}"
+            ),
+        )
+        for width in self.widths:
+            assumed = f", for a group of {width.assumed_rows:,} rows" if width.assumed_rows else ""
+            yield f"expect {width.name}", f"± {width.half_width:.3g} (95%){assumed}"
+        yield "costs", str(self.cost)
+        yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
+        yield (
+            "survives",
+            (
+                f"{len(self.institutions) - self.threshold} of them vanishing; stays private if the coordinator"
+                f" colludes with {self.colluders}"
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; `to_json` and `--json` print exactly this."""
+        return {
+            "dataset": self.dataset,
+            "question": self.question,
+            "cells": len(self.plan.cells),
+            "slots": [{"kind": s.kind, "column": s.column} for s in self.plan.slots],
+            "length": self.plan.length,
+            "scale_bits": self.plan.scale_bits,
+            "refine_bits": self.noise.refine_bits,
+            "rows_per_person": self.plan.rows_per_person,
+            "delta_squared": str(self.plan.delta_squared),
+            "sensitivity": self.sensitivity,
+            "noise": {
+                "per_institution": self.noise_per_institution,
+                "total": self.noise_total,
+                "curator": self.noise_of_curator,
+            },
+            "expected": [
+                {"output": w.name, "half_width": w.half_width, "assumed_rows": w.assumed_rows} for w in self.widths
+            ],
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "institutions": list(self.institutions),
+            "threshold": self.threshold,
+            "colluders": self.colluders,
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        from analytics_client.render import explanation_table, to_text
+
+        return to_text(explanation_table(self))
+
+    def _deviation(self, variance: float) -> float:
+        return sqrt(variance) / 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
+
+
+def explain(plan: Plan, rho_nano: int, *, institutions: tuple[str, ...], colluders: int) -> Explanation:
+    """Return the explanation of a plan at a cost if these institutions are asked.
+
+    Raise QuorumError where they are too few for any round, QueryError where cost or cohort is impossible.
+    """
+    if len(institutions) < SMALLEST_COHORT:
+        raise QuorumError(
+            f"only {len(institutions)} institutions serve {plan.dataset.name!r} now; a query needs {SMALLEST_COHORT}",
+            hint="cohortium datasets shows who serves what",
+        )
+    threshold = default_threshold(len(institutions))
+    noise = plan.noise(rho_nano, threshold=threshold, colluders=colluders, invited=len(institutions))
+    return Explanation(
+        plan=plan,
+        noise=noise,
+        cost=cost_of(rho_nano, plan.dataset.delta),
+        institutions=institutions,
+        threshold=threshold,
+        colluders=colluders,
+        widths=expected_widths(plan, noise, len(institutions)),
+    )
+
+
+def cost_of(rho_nano: int, delta: float) -> Cost:
+    """Return a cost in all its units."""
+    rho = rho_nano / NANO
+    return Cost(rho, rho_to_epsilon(rho, delta), delta)
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"

@@ -1,0 +1,154 @@
+"""Tables for people, in a terminal. Layout only: every number shown is computed elsewhere.
+
+Rich is imported by the functions, so that this module may be imported by commands that print no table.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from math import floor, isfinite, log10
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table as RichTable
+
+    from analytics_client.explain import Explanation
+    from analytics_client.result import Result
+    from analytics_client.session import Listing
+    from queries.schema import Column, Dataset
+
+TEXT_WIDTH = 110
+_MOST_DECIMALS = 6
+
+
+def compact(value: float, low: float, high: float) -> tuple[str, str, str]:
+    """Return a number and its interval with the digits that the interval's width warrants: two of its half."""
+    half = (high - low) / 2
+    decimals = _MOST_DECIMALS
+    if isfinite(half) and half > 0:
+        decimals = min(_MOST_DECIMALS, max(0, 1 - floor(log10(half))))
+    return number(value, decimals), number(low, decimals), number(high, decimals)
+
+
+def number(value: float, decimals: int) -> str:
+    """Return a number with thousands separators; never a minus before a zero."""
+    text = f"{value:,.{decimals}f}"
+    return text.lstrip("-") if not text.strip("-0.,") else text
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", caption: str = "") -> RichTable:
+    """Return a table of text. A column whose name starts with ">" is set flush right."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(
+        title=Text(title) if title else None,
+        caption=Text(caption) if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(Text(column.removeprefix(">")), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, because names and messages may contain what rich reads as markup
+    return table
+
+
+def result_table(result: Result, *, beside: Sequence[tuple[str, Sequence[str]]] = ()) -> RichTable:
+    """Return an answer with its intervals. `beside` adds columns of one text per row, as (header, texts)."""
+    from analytics_client.result import flat_names, flat_values
+
+    columns = list(result.table.keys)
+    for name in flat_names(result.table):
+        columns += [f">{name}", "95% interval"]
+    rows = []
+    for row in result.rows:
+        cells = list(row.keys)
+        for estimate in flat_values(row):
+            value, low, high = compact(estimate.value, estimate.low, estimate.high)
+            cells += [value, f"{low} … {high}"]
+        rows.append(cells)
+    for header, texts in beside:
+        columns.append(f">{header}")
+        for cells, text in zip(rows, texts, strict=True):
+            cells.append(text)
+    caption = f"{result.participants}\n{result.cost} · logged as entry {result.log_seq}"
+    return grid(columns, rows, title=f"{result.dataset}: {result.question}", caption=caption)
+
+
+def explanation_table(explanation: Explanation) -> RenderableType:
+    """Return what a query would disclose and cost."""
+    return grid(["", ""], explanation.lines(), title=f"{explanation.dataset}: {explanation.question}")
+
+
+def datasets_table(listings: Iterable[Listing]) -> RichTable:
+    """Return the published datasets and who serves each now."""
+    rows = [
+        [
+            item.dataset.name,
+            item.dataset.description,
+            str(len(item.dataset.columns)),
+            ", ".join(item.serving) or "nobody",
+        ]
+        for item in listings
+    ]
+    return grid(["dataset", "description", ">columns", "served now by"], rows)
+
+
+def schema_table(dataset: Dataset) -> RichTable:
+    """Return the published columns of a dataset."""
+    rows = []
+    for column in dataset.columns:
+        record = column_record(column)
+        allowed = record.get("categories") or [f"{record['lower']:g}", f"{record['upper']:g}"]
+        values = ", ".join(allowed) if "categories" in record else " to ".join(allowed)
+        rows.append(
+            [column.name, record["type"], values, column.unit, "yes" if column.nullable else "no", column.description]
+        )
+    persons = f"privacy unit {dataset.privacy_unit}" if dataset.privacy_unit else "every row is another person"
+    caption = f"{persons}, at most {dataset.max_rows} rows a person · delta {dataset.delta:g}"
+    return grid(
+        ["column", "type", "published values", "unit", "may be missing", "description"],
+        rows,
+        title=f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name,
+        caption=caption,
+    )
+
+
+def column_record(column: Column) -> dict[str, Any]:
+    """Return a published column as plain values."""
+    from queries.schema import Numeric
+
+    record: dict[str, Any] = {"name": column.name}
+    if isinstance(column.kind, Numeric):
+        record |= {
+            "type": "integer" if column.kind.integer else "number",
+            "lower": column.kind.lower,
+            "upper": column.kind.upper,
+        }
+    else:
+        record |= {"type": "category", "categories": list(column.kind.keys)}
+    return record | {"unit": column.unit, "nullable": column.nullable, "description": column.description}
+
+
+def to_text(renderable: RenderableType, *, width: int = TEXT_WIDTH) -> str:
+    """Return a renderable as plain text without colour."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)  # noqa: S101 - it was just made
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def stdout() -> Console:
+    """Return a console on standard output that keeps full width when its output is read by a program."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=TEXT_WIDTH)

@@ -1,0 +1,175 @@
+"""What an analyst gets: estimates with 95% intervals, what they cost, who took part, and where it is logged.
+
+A Result is a value: everything in it was verified before it was made. It turns into text, JSON, CSV, HTML or pandas,
+and each of these is a view of the same rows. Must not know: the network, how results are verified.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analytics_client.render import compact
+from queries.estimate import BinEstimate, Estimate, Row, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a query is charged: `rho` of zero-concentrated privacy, which is `epsilon` at `delta` on its own."""
+
+    rho: float
+    epsilon: float
+    delta: float
+
+    def __str__(self) -> str:
+        return f"epsilon {self.epsilon:.3g} (rho {self.rho:.3g}, delta {self.delta:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A released answer.
+
+    `table` holds the estimates; `question` names operations and columns without literals. `survivors` are the
+    institutions whose data are in it, of `invited` that were asked. The release is entry `log_seq` of an audit log that
+    had `log_size` entries when inclusion was checked.
+    """
+
+    table: Table
+    dataset: str
+    question: str
+    request_id: str
+    cost: Cost
+    survivors: tuple[str, ...]
+    invited: int
+    log_seq: int
+    log_size: int
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The answer row by row: public keys, and an `Estimate` per output."""
+        return self.table.rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the outputs in the order of the query."""
+        return self.table.columns
+
+    @property
+    def participants(self) -> str:
+        """Who took part, in words."""
+        return f"{len(self.survivors)} of {self.invited} institutions: {', '.join(self.survivors)}"
+
+    def estimate(self, column: str, **keys: str) -> Estimate:
+        """Return one number: `result.estimate("age", sex="female")`. Raise KeyError where there is no such cell."""
+        wanted = tuple(keys.get(name) for name in self.table.keys)
+        if len(keys) == len(wanted) and column in self.columns:
+            for row in self.rows:
+                value = row.values[self.columns.index(column)]
+                if row.keys == wanted and isinstance(value, Estimate):
+                    return value
+        raise KeyError(f"no number {column!r} for {keys}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; `to_json` and `--json` print exactly this."""
+        return {
+            "dataset": self.dataset,
+            "question": self.question,
+            "rows": [_record(self.table, row) for row in self.rows],
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "survivors": list(self.survivors),
+            "invited": self.invited,
+            "request_id": self.request_id,
+            "log": {"seq": self.log_seq, "size": self.log_size},
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_csv(self) -> str:
+        """Return one line a row: keys, then value, standard error and interval of every output."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self._header())
+        writer.writerows(self._cells())
+        return out.getvalue()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a frame with the columns of `to_csv`: for an output n they are n, n_se, n_low and n_high."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self._cells()), columns=self._header())
+
+    def _header(self) -> list[str]:
+        suffixes = ("", "_se", "_low", "_high")
+        return [*self.table.keys, *(f"{name}{suffix}" for name in flat_names(self.table) for suffix in suffixes)]
+
+    def _cells(self) -> Iterator[list[str | float]]:
+        for row in self.rows:
+            numbers = (n for e in flat_values(row) for n in (e.value, e.standard_error, e.low, e.high))
+            yield [*row.keys, *numbers]
+
+    def __str__(self) -> str:
+        from analytics_client.render import result_table, to_text
+
+        return to_text(result_table(self))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.table.keys)
+        head += "".join(f"<th>{html.escape(name)}</th><th>95% interval</th>" for name in flat_names(self.table))
+        body = "".join(f"<tr>{_html_row(row)}</tr>" for row in self.rows)
+        notes = f"{self.participants}. {self.cost}. Logged as entry {self.log_seq}."
+        return (
+            f"<table><caption>{html.escape(self.question)}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table><p><small>{html.escape(notes)}</small></p>"
+        )
+
+
+def flat_names(table: Table) -> Sequence[str]:
+    """Return a name for every number of a row: an output's, or output and bin for a histogram beside other outputs."""
+    names: list[str] = []
+    for output in table.outputs:
+        wide = output.value.ndim > 1
+        names += [f"{output.name} {part.label}" for part in output.bins] if wide else [output.name]
+    return names
+
+
+def flat_values(row: Row) -> Iterator[Estimate]:
+    """Yield the numbers of a row in the order of `flat_names`."""
+    for value in row.values:
+        if isinstance(value, Estimate):
+            yield value
+        else:
+            yield from (part.estimate for part in value)
+
+
+def _record(table: Table, row: Row) -> dict[str, Any]:
+    record: dict[str, Any] = dict(zip(table.keys, row.keys, strict=True))
+    for name, value in zip(table.columns, row.values, strict=True):
+        record[name] = _number(value) if isinstance(value, Estimate) else [_bin(part) for part in value]
+    return record
+
+
+def _bin(part: BinEstimate) -> dict[str, Any]:
+    edges = {"lower": part.bin.lower, "upper": part.bin.upper} if part.bin.lower is not None else {}
+    return {"bin": part.bin.label, **edges, **_number(part.estimate)}
+
+
+def _number(value: Estimate) -> dict[str, float]:
+    return {"value": value.value, "standard_error": value.standard_error, "low": value.low, "high": value.high}
+
+
+def _html_row(row: Row) -> str:
+    cells = "".join(f"<td>{html.escape(key)}</td>" for key in row.keys)
+    for number in flat_values(row):
+        value, low, high = compact(number.value, number.low, number.high)
+        cells += f'<td style="text-align:right">{value}</td><td>{low} … {high}</td>'
+    return cells

@@ -1,0 +1,307 @@
+"""An analyst's session with a consortium: what can be asked, what it would cost, and the answers.
+
+    from analytics_client import connect
+    with connect() as session:
+        print(session.explain("SELECT sex, COUNT(*) AS n FROM patients GROUP BY sex", epsilon=0.5))
+        result = session.query("SELECT sex, COUNT(*) AS n FROM patients GROUP BY sex", epsilon=0.5)
+
+A session trusts the coordinator with nothing: membership and descriptions are governance's, the plan is computed here,
+the request is signed here, and an answer counts once it is found in the audit log. Must not know: how it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+from analytics_client import profile as profiles
+from analytics_client.explain import Explanation, cost_of, explain
+from analytics_client.pins import Pins
+from analytics_client.result import Result
+from analytics_client.verification import verify_release
+from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
+from queries import ir
+from queries.accounting import NANO, epsilon_to_rho_nano
+from queries.builder import Builder, Table
+from queries.encode import encode_query
+from queries.errors import BudgetError, CohortiumError, QueryError, Refusal, ServiceError, UnknownName
+from queries.estimate import estimate
+from queries.plan import Plan, make_plan
+from queries.resolve import shape as question_of
+from queries.schema import Dataset
+from queries.sql import parse
+from trust.identity.dataset import verify_dataset
+from trust.identity.membership import MembershipDocument
+from trust.identity.requests import build_request
+from trust.rpc import channel as channels
+from trust.rpc.errors import from_code, translated
+
+PROFILE_VARIABLE = "COHORTIUM_PROFILE"
+DEFAULT_PURPOSE = "exploration"
+SMALLEST_COHORT = 3
+FRESH_S = 30.0
+"""How long what was published is taken as current before it is fetched again."""
+RESUME_ATTEMPTS = 20
+RESUME_PAUSE_S = 0.5
+Question: TypeAlias = str | ir.Query | Builder
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A published dataset, and the institutions that are connected and serve it now."""
+
+    dataset: Dataset
+    schema_hash: bytes
+    serving: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step of a query's life, and the institutions that have reached it."""
+
+    step: str
+    institutions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Overview:
+    membership: MembershipDocument
+    listings: dict[str, Listing]
+    at: float
+
+
+def default_folder() -> Path:
+    """Return the profile folder used when none is named: $COHORTIUM_PROFILE, else ~/.cohortium."""
+    named = os.environ.get(PROFILE_VARIABLE)
+    return Path(named) if named else Path.home() / ".cohortium"
+
+
+def connect(folder: str | Path | None = None) -> Session:
+    """Open a session with the profile in `folder` (default: `default_folder`).
+
+    Raise ConfigError where there is no profile, ServiceError within 5 seconds where the coordinator cannot be reached,
+    IdentityError where either side does not accept the other.
+    """
+    return Session(profiles.load(Path(folder) if folder is not None else default_folder()))
+
+
+class Session:
+    """An open session; a context manager. One session may be used from several threads."""
+
+    def __init__(self, profile: profiles.Profile) -> None:
+        self.profile = profile
+        self._pins = Pins(profile.folder)
+        self._channel = channels.connect(profile.address, profile.tls_identity())
+        self._stub = analyst_pb2_grpc.AnalystStub(self._channel)
+        self._lock = threading.Lock()
+        self._overview: _Overview | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Requests that were submitted run on and stay in the log."""
+        self._channel.close()
+
+    # --- what there is -------------------------------------------------------------------------------------------
+
+    @property
+    def membership(self) -> MembershipDocument:
+        """The membership in force, as governance signed it."""
+        return self._published().membership
+
+    def datasets(self) -> list[Listing]:
+        """Return the published datasets by name, and who serves each at this moment."""
+        listings = self._published(fresh_s=0).listings
+        return [listings[name] for name in sorted(listings)]
+
+    def describe(self, name: str) -> Dataset:
+        """Return the published description of a dataset. Raise UnknownName, suggesting the nearest."""
+        return self._listing(name, self._published()).dataset
+
+    def table(self, name: str) -> Table:
+        """Return a dataset to build a question from: `session.table("patients").filter(_.age >= 18).agg(n=count())`."""
+        return Table(self.describe(name))
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def explain(self, question: Question, *, epsilon: float | None = None, rho: float | None = None) -> Explanation:
+        """Return what a question would disclose and cost if it were asked now. Nothing is asked or spent."""
+        overview = self._published(fresh_s=0)
+        plan, listing = self._plan(question, overview)
+        return explain(
+            plan,
+            _rho_nano(epsilon, rho, plan.dataset.delta),
+            institutions=listing.serving,
+            colluders=overview.membership.colluders,
+        )
+
+    def query(
+        self,
+        question: Question,
+        *,
+        epsilon: float | None = None,
+        rho: float | None = None,
+        purpose: str = DEFAULT_PURPOSE,
+        minimum_cohort: int = SMALLEST_COHORT,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """Ask, and return the verified answer. Exactly one of `epsilon` (at the dataset's delta) and `rho` is its cost.
+
+        Raise QueryError (cannot be asked), BudgetError or PolicyDenied (an institution or the coordinator says no),
+        QuorumError (too few answer), ServiceError; `refusals` and `charged` of the error say who refused and whether
+        the budget is spent all the same. ProtocolViolation and LogError mean that the answer must not be used.
+        """
+        overview = self._published(fresh_s=FRESH_S)
+        plan, listing = self._plan(question, overview)
+        rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
+        request_id, envelope = build_request(
+            key=self.profile.identity_key,
+            consortium=self.profile.consortium,
+            analyst=self.profile.id,
+            purpose=purpose,
+            dataset=plan.dataset.name,
+            schema_hash=listing.schema_hash,
+            query=encode_query(plan.query),
+            rho_nano=rho_nano,
+            minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
+            now=int(time.time()),
+        )
+        before = self._pins.log_size
+        last = None
+        for progress in self._run(request_id, envelope):
+            last = progress
+            if on_progress is not None:
+                on_progress(Progress(progress.step, tuple(progress.institutions)))
+        if last is None or last.step not in {"released", "failed"}:
+            raise ServiceError("the coordinator ended the query without a result", hint="tell your operator")
+        if last.step == "failed":
+            raise _error_of(last.failure)
+        return self._accept(last, request_id, plan, rho_nano, log_size_before=before)
+
+    def _run(self, request_id: bytes, envelope: bytes) -> Iterator[analyst_pb2.Progress]:
+        """Submit and follow. Where the connection is lost on the way, ask for the request's last state instead."""
+        request = analyst_pb2.SubmitRequest(request=envelope_pb2.Envelope.FromString(envelope))
+        submitted = False
+        try:
+            with translated(self.profile.address):
+                for progress in self._stub.Submit(request, timeout=channels.ROUND_DEADLINE_S):
+                    submitted = True
+                    yield progress
+        except ServiceError:
+            if not submitted:
+                raise
+            yield self._resume(request_id)
+
+    def _resume(self, request_id: bytes) -> analyst_pb2.Progress:
+        """Return the last state of a request after the connection was lost: the coordinator may be restarting."""
+        for attempt in range(1, RESUME_ATTEMPTS + 1):
+            try:
+                with translated(self.profile.address):
+                    last: analyst_pb2.Progress = self._stub.Result(
+                        analyst_pb2.ResultRequest(request_id=request_id), timeout=channels.ROUND_DEADLINE_S
+                    )
+                    return last
+            except ServiceError:
+                if attempt == RESUME_ATTEMPTS:
+                    raise
+                time.sleep(RESUME_PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _accept(
+        self, last: analyst_pb2.Progress, request_id: bytes, plan: Plan, rho_nano: int, *, log_size_before: int
+    ) -> Result:
+        """Verify a release against the membership in force and the log, and estimate from it."""
+        membership = self._published().membership
+        if any(i not in {m.id for m in membership.institutions} for i in last.institutions):
+            membership = self._published(fresh_s=0).membership  # a newer epoch may have come in between
+        verified = verify_release(last, request_id=request_id, plan=plan, rho_nano=rho_nano, membership=membership)
+        self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
+        survivors = tuple(verified.release.survivors)
+        return Result(
+            table=estimate(plan, list(verified.release.sums), verified.noise, len(survivors)),
+            dataset=plan.dataset.name,
+            question=question_of(plan.query),
+            request_id=request_id.hex(),
+            cost=cost_of(rho_nano, plan.dataset.delta),
+            survivors=survivors,
+            invited=verified.release.invited,
+            log_seq=verified.log_seq,
+            log_size=verified.log_size,
+        )
+
+    # --- what is published ---------------------------------------------------------------------------------------
+
+    def _published(self, *, fresh_s: float = float("inf")) -> _Overview:
+        """Return membership and datasets, verified; fetched again where older than `fresh_s` seconds."""
+        with self._lock:
+            known = self._overview
+            if known is None or time.monotonic() - known.at > fresh_s:
+                known = self._overview = self._fetch()
+            return known
+
+    def _fetch(self) -> _Overview:
+        with translated(self.profile.address):
+            response = self._stub.Overview(analyst_pb2.OverviewRequest(), timeout=channels.CALL_DEADLINE_S)
+        governance_key = self.profile.governance_key
+        membership = self._pins.accept_membership(
+            response.membership.SerializeToString(deterministic=True),
+            governance_key,
+            consortium=self.profile.consortium,
+        )
+        listings = {}
+        for item in response.datasets:
+            dataset, schema_hash = verify_dataset(item.dataset.SerializeToString(deterministic=True), governance_key)
+            listings[dataset.name] = Listing(dataset, schema_hash, tuple(sorted(item.serving)))
+        return _Overview(membership, listings, time.monotonic())
+
+    def _listing(self, name: str, overview: _Overview) -> Listing:
+        try:
+            return overview.listings[name]
+        except KeyError:
+            raise UnknownName("dataset", name, overview.listings) from None
+
+    def _plan(self, question: Question, overview: _Overview) -> tuple[Plan, Listing]:
+        if isinstance(question, str):
+            query = parse(question, {name: listing.dataset for name, listing in overview.listings.items()})
+        elif isinstance(question, Builder):
+            query = question.build()
+        elif isinstance(question, ir.Query):
+            query = question
+        else:
+            raise QueryError(
+                "a question is SQL text or a finished expression", hint="end an expression with .agg(n=count())"
+            )
+        listing = self._listing(query.dataset, overview)
+        return make_plan(query, listing.dataset), listing
+
+
+def _rho_nano(epsilon: float | None, rho: float | None, delta: float) -> int:
+    """Return a cost in units of 10^-9 of rho. Raise BudgetError unless exactly one of the two is given and possible."""
+    if (epsilon is None) == (rho is None):
+        raise BudgetError("say what the answer may cost: either epsilon or rho", hint="for example epsilon=0.5")
+    if epsilon is not None:
+        return epsilon_to_rho_nano(epsilon, delta)
+    assert rho is not None  # noqa: S101 - one of the two is given
+    if not 1 / NANO <= rho <= 100:  # also refuses NaN
+        raise BudgetError("rho must be between 1e-9 and 100", hint="0.01 is a careful start")
+    return int(rho * NANO)
+
+
+def _error_of(failure: analyst_pb2.Failure) -> CohortiumError:
+    """Return the error a failed request ended with."""
+    refusals = tuple(Refusal(r.institution, r.rule, r.message) for r in failure.refusals)
+    rule = refusals[0].rule if refusals else ""
+    error = from_code(failure.code, failure.message, failure.hint, {"rule": rule})
+    error.refusals = refusals
+    error.charged = failure.charged
+    return error
