@@ -38,7 +38,7 @@ class Link:
         self,
         *,
         address: str,
-        identity: TlsIdentity,
+        identity: Callable[[], TlsIdentity],
         log_size: Callable[[], int],
         prepare: Prepare,
         on_serving: Callable[[tuple[str, ...]], None],
@@ -59,7 +59,8 @@ class Link:
         while True:
             started = time.monotonic()
             try:
-                channel = await connect_aio(self.address, self._identity)
+                identity = await asyncio.to_thread(self._identity)
+                channel = await connect_aio(self.address, identity)
                 try:
                     await _Stream(self, channel).serve()
                 finally:

@@ -20,13 +20,15 @@ from analytics_client.agent.link import Link
 from analytics_client.agent.responder import Responder, Served
 from analytics_client.agent.sources import Source
 from analytics_client.agent.sources.duckdb import DuckDBSource
-from analytics_client.profile import Profile
+from analytics_client import profile as profiles
+from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2
 from queries.errors import ConfigError
 from queries.schema import Dataset
 from trust.identity import files, keys, membership
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
+from trust.rpc.channel import TlsIdentity
 from trust.secagg import PairKeys
 from trust.tlog.witness import Witness
 
@@ -41,7 +43,7 @@ class Agent:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._profile = Profile.load(folder)
+        self._profile = profiles.load(folder)
         if self._profile.role != "agent":
             raise ConfigError(
                 f"{folder} is the folder of a {self._profile.role}, not of an agent",
@@ -68,7 +70,7 @@ class Agent:
         """Serve until cancelled. Raises CohortiumError where waiting would not help."""
         link = Link(
             address=self._profile.address,
-            identity=self._profile.tls(),
+            identity=self._tls,
             log_size=lambda: self._ledger.head()[0],
             prepare=self._prepare,
             on_serving=self._announce,
@@ -152,6 +154,12 @@ class Agent:
                 self._sources[name] = (schema_hash, DuckDBSource.open(local, dataset))
             served[name] = Served(dataset, schema_hash, self._sources[name][1])
         return served
+
+    def _tls(self) -> TlsIdentity:
+        """The certificate to connect with, renewed when it is about to expire."""
+        if renew_if_due(self._profile):
+            logger.info("certificate renewed", institution=self.id)
+        return self._profile.tls()
 
     # --- the folder ----------------------------------------------------------------------------------------------
 
