@@ -1,0 +1,71 @@
+"""What a newcomer proves when it enrols, and anyone enrolled when it renews a certificate.
+
+Both sign, with their identity key, a frame of every field they send and of the consortium they send it to. Knows no
+connection and no store.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protos.v1 import enrolment_pb2
+from queries.errors import ClockError
+from trust.identity import keys
+from trust.identity.requests import SKEW
+from trust.transcript import frame, integer
+
+
+def prove_enrolment(request: enrolment_pb2.EnrolRequest, consortium: str, key: Ed25519PrivateKey) -> None:
+    """Fill in the proof of a request that is otherwise complete."""
+    request.proof = key.sign(_enrolment(request, consortium))
+
+
+def check_enrolment(request: enrolment_pb2.EnrolRequest, consortium: str) -> None:
+    """Raise SignatureError unless the sender holds the identity key that it sent."""
+    keys.verify(request.identity_key, request.proof, _enrolment(request, consortium), what="the enrolment")
+
+
+def prove_renewal(request: enrolment_pb2.RenewRequest, consortium: str, key: Ed25519PrivateKey) -> None:
+    """Fill in the proof of a request that is otherwise complete."""
+    request.proof = key.sign(_renewal(request, consortium))
+
+
+def check_renewal(request: enrolment_pb2.RenewRequest, consortium: str, identity_key: bytes) -> None:
+    """Raise SignatureError unless the sender holds the identity key that was enrolled."""
+    keys.verify(identity_key, request.proof, _renewal(request, consortium), what="the renewal")
+
+
+def check_clock(theirs: int, ours: int, *, skew: int = SKEW) -> None:
+    """Raise ClockError, saying by how much, where the sender's unix seconds are too far from ours."""
+    off = theirs - ours
+    if abs(off) <= skew:
+        return
+    size = f"{abs(off) / 60:.0f} minutes" if abs(off) < 7200 else f"{abs(off) / 3600:.0f} hours"
+    raise ClockError(
+        f"your clock is {size} {'ahead of' if off > 0 else 'behind'} the coordinator's",
+        hint="set your machine's clock by NTP, or tell your operator if yours is right",
+    )
+
+
+def _enrolment(request: enrolment_pb2.EnrolRequest, consortium: str) -> bytes:
+    return frame(
+        "enrol",
+        consortium.encode(),
+        request.invitation_id.encode(),
+        request.secret,
+        request.csr,
+        request.identity_key,
+        request.epoch_key,
+        request.epoch_key_signature,
+        _time(request.at),
+    )
+
+
+def _renewal(request: enrolment_pb2.RenewRequest, consortium: str) -> bytes:
+    return frame("renew", consortium.encode(), request.participant.encode(), request.csr, _time(request.at))
+
+
+def _time(at: int) -> bytes:
+    return integer(
+        at & 0xFFFFFFFFFFFFFFFF
+    )  # two's complement: a clock before 1970 is refused for its skew, not for this
