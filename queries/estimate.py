@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import erfc, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -262,10 +263,50 @@ def _variance(count: Floats, linear: Floats, square: Floats, variance: float, *,
 
 
 def _within(interval: Interval, known: NDArray[np.bool_], bounds: tuple[float, Floats | float]) -> Interval:
-    """Intersect an interval with public bounds; where it is not known, or misses them, it is the bounds themselves."""
+    """Confine an interval to public bounds; where it is not known it is the bounds themselves.
+
+    Cutting it off would leave nothing where the noise was unlucky, and cover more than 95% beside a bound. Instead the
+    unified interval of Feldman and Cousins (1998, section IV.B) is taken, for a normal estimate whose mean cannot lie
+    beyond a bound: it is never empty, and where no bound is near it is the interval as it was.
+    """
     value, low, high = interval
     least, most = bounds
-    informative = known & (low <= most) & (high >= least)
-    low = np.where(informative, np.maximum(low, least), least)
-    high = np.where(informative, np.minimum(high, most), most)
+    middle, sigma = (low + high) / 2, (high - low) / (2 * Z95)
+    unit = np.where(sigma > 0, sigma, 1.0)
+    over, under = (middle - least) / unit, (most - middle) / unit  # in standard deviations
+    low = np.where(under < 0, most - sigma * _upper_limit(under), least + sigma * _lower_limit(over))
+    high = np.where(over < 0, least + sigma * _upper_limit(over), most - sigma * _lower_limit(under))
+    exact = sigma == 0
+    low = np.where(known, np.clip(np.where(exact, middle, low), least, most), least)
+    high = np.where(known, np.clip(np.where(exact, middle, high), least, most), most)
     return np.clip(value, low, high), low, high
+
+
+def _lower_limit(x: Floats) -> Floats:
+    """Return the lower limit of a mean of at least 0, given an observation with standard deviation 1."""
+    means, reach = _acceptance()
+    return np.where(x < 2 * Z95, np.interp(x, means + reach, means, left=0.0), x - Z95)
+
+
+def _upper_limit(x: Floats) -> Floats:
+    """Return the upper limit of a mean of at least 0, given an observation with standard deviation 1."""
+    means, reach = _acceptance()
+    return np.where(x < 0, np.interp(x, (means - reach * reach / means) / 2, means), x + Z95)
+
+
+@cache
+def _acceptance() -> tuple[Floats, Floats]:
+    """Return means m between 0 and 1.96 and, for each, how far above m an observation still belongs to it.
+
+    Observations in [(m - d d / m) / 2, m + d], where likelihood ratios are equal at both ends, have probability 0.95.
+    """
+    means = np.geomspace(0.005, Z95, 200)
+    reach = []
+    for mean in means.tolist():
+        low, high = 0.0, 2 * Z95
+        for _ in range(40):
+            d = (low + high) / 2
+            inside = 1 - (erfc(d / sqrt(2)) + erfc((mean + d * d / mean) / 2 / sqrt(2))) / 2
+            low, high = (d, high) if inside < 0.95 else (low, d)
+        reach.append(high)
+    return means, np.array(reach)
