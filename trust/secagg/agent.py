@@ -17,6 +17,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from queries.errors import LogError
 from trust.secagg import keys
 from trust.secagg.dealing import Dealt, HeldShares, deal, open_share
 from trust.secagg.field import RandomBytes
@@ -41,7 +42,7 @@ from trust.secagg.parameters import (
 )
 from trust.secagg.refusals import COORDINATOR, BadConfirmations, BadRoster, BadSurvivors, OutOfStep
 from trust.secagg.steps import AGENT_STEPS, AgentState
-from trust.secagg.tree import includes
+from trust.tlog.merkle import leaf_hash, verify_inclusion
 
 LARGEST_CHUNK = 1 << 20
 
@@ -131,6 +132,7 @@ class AgentRound:
 
     def _check_roster(self, entries: Sequence[RosterEntry]) -> None:
         p, join = self.parameters, _given(self._join)
+        position = p.positions[self._me]
         names = [entry.public.member for entry in entries]
         self._check_cohort(names, BadRoster, "roster")
         if self._me not in names:
@@ -148,11 +150,13 @@ class AgentRound:
             keys.verify(member, entry.signature, statement, what="JOIN", party=COORDINATOR)
             share = entry.share
             leaf = keys.share_leaf(self._me, share.key_hash, share.seed_hash, share.sealed)
-            if not includes(public.share_root, len(p.invited), p.positions[self._me], leaf, entry.proof):
+            try:
+                verify_inclusion(leaf_hash(leaf), position, len(p.invited), entry.proof, public.share_root)
+            except LogError as error:
                 raise BadRoster(
                     f"the coordinator did not deliver the share that institution {public.member} dealt to {self._me}",
                     party=COORDINATOR,
-                )
+                ) from error
 
     def _take_share(self, entry: RosterEntry) -> bool:
         """Open what a dealer sealed to this agent and make the secret of their mask; False if the dealer is bad."""
