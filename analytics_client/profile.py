@@ -11,6 +11,7 @@ Must not know: connections, and what a role does with its folder.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from trust.identity import files, keys
 from trust.rpc.channel import TlsIdentity
 
 FILE = "participant.json"
+VARIABLE = "COHORTIUM_PROFILE"
 CA, CERTIFICATE = "ca.pem", "certificate.pem"
 TLS_KEY, IDENTITY_KEY, EPOCH_KEY = "tls.key", "identity.key", "epoch.key"
 _TEXTS = ("id", "role", "consortium", "address", "enrolment_address", "governance_key")
@@ -66,6 +68,12 @@ class Profile:
             raise ConfigError(
                 f"{self.folder / CERTIFICATE} is no certificate", hint="restore the folder from a back-up"
             ) from None
+
+
+def default_folder() -> Path:
+    """Return the folder of a person who names none: $COHORTIUM_PROFILE, else ~/.cohortium."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path.home() / ".cohortium"
 
 
 def load(folder: Path) -> Profile:

@@ -120,6 +120,20 @@ def schema_table(dataset: Dataset) -> RichTable:
     )
 
 
+def dataset_record(dataset: Dataset) -> dict[str, Any]:
+    """Return a published description as plain values."""
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "privacy_unit": dataset.privacy_unit,
+        "max_rows": dataset.max_rows,
+        "max_institutions_per_person": dataset.max_institutions_per_person,
+        "max_persons": dataset.max_persons,
+        "delta": dataset.delta,
+        "columns": [column_record(column) for column in dataset.columns],
+    }
+
+
 def column_record(column: Column) -> dict[str, Any]:
     """Return a published column as plain values."""
     from queries.schema import Numeric

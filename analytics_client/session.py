@@ -11,7 +11,6 @@ the request is signed here, and an answer counts once it is found in the audit l
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from analytics_client import profile as profiles
+from analytics_client.enrolment import renew_if_due
 from analytics_client.explain import Explanation, cost_of, explain
 from analytics_client.pins import Pins
 from analytics_client.result import Result
@@ -42,7 +42,6 @@ from trust.identity.requests import build_request
 from trust.rpc import channel as channels
 from trust.rpc.errors import from_code, translated
 
-PROFILE_VARIABLE = "COHORTIUM_PROFILE"
 DEFAULT_PURPOSE = "exploration"
 SMALLEST_COHORT = 3
 FRESH_S = 30.0
@@ -76,19 +75,15 @@ class _Overview:
     at: float
 
 
-def default_folder() -> Path:
-    """Return the profile folder used when none is named: $COHORTIUM_PROFILE, else ~/.cohortium."""
-    named = os.environ.get(PROFILE_VARIABLE)
-    return Path(named) if named else Path.home() / ".cohortium"
-
-
 def connect(folder: str | Path | None = None) -> Session:
-    """Open a session with the profile in `folder` (default: `default_folder`).
+    """Open a session with the profile in `folder`; by default $COHORTIUM_PROFILE, else ~/.cohortium.
 
     Raise ConfigError where there is no profile, ServiceError within 5 seconds where the coordinator cannot be reached,
     IdentityError where either side does not accept the other.
     """
-    return Session(profiles.load(Path(folder) if folder is not None else default_folder()))
+    profile = profiles.load(Path(folder) if folder is not None else profiles.default_folder())
+    renew_if_due(profile)
+    return Session(profile)
 
 
 class Session:
@@ -97,7 +92,8 @@ class Session:
     def __init__(self, profile: profiles.Profile) -> None:
         self.profile = profile
         self._pins = Pins(profile.folder)
-        self._channel = channels.connect(profile.address, profile.tls_identity())
+        self._key = profile.identity_key()
+        self._channel = channels.connect(profile.address, profile.tls())
         self._stub = analyst_pb2_grpc.AnalystStub(self._channel)
         self._lock = threading.Lock()
         self._overview: _Overview | None = None
@@ -165,7 +161,7 @@ class Session:
         plan, listing = self._plan(question, overview)
         rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
         request_id, envelope = build_request(
-            key=self.profile.identity_key,
+            key=self._key,
             consortium=self.profile.consortium,
             analyst=self.profile.id,
             purpose=purpose,

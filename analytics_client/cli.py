@@ -1,0 +1,245 @@
+"""The command `cohortium`: what analysts and auditors type.
+
+Everything is imported inside the commands, so that `--help` answers at once. Answers go to standard output, as a table
+or as JSON; progress and errors go to standard error. Must not know: how anything is computed or sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analytics_client.audit_cli import app as audit_app
+from trust.command import print_json, run_command
+
+if TYPE_CHECKING:
+    from analytics_client.session import Progress, Session
+    from queries.errors import CohortiumError
+
+app = typer.Typer(
+    name="cohortium",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Ask statistical questions of hospitals' data without seeing them, and check the log of who asked what.",
+    epilog="Begin without a consortium: cohortium sandbox --help",
+)
+app.add_typer(audit_app, name="audit")
+PEOPLE = ("analyst", "auditor", "steward", "operator")
+
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        envvar="COHORTIUM_PROFILE",
+        metavar="DIR",
+        help="Your folder in the consortium.",
+        show_default="~/.cohortium",
+    ),
+]
+Sql = Annotated[str, typer.Argument(metavar="SQL", help='As in "SELECT sex, AVG(age) FROM patients GROUP BY sex".')]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(metavar="E", help="What the answer may cost, as epsilon at the dataset's delta.", show_default=False),
+]
+Rho = Annotated[
+    float | None,
+    typer.Option(metavar="R", help="The same as zCDP rho, instead of epsilon.", show_default=False),
+]
+
+
+@app.command()
+def enrol(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The invitation your operator gave you.")],
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Join a consortium with an invitation. Your keys are made here and never leave this machine."""
+    from analytics_client import enrolment
+    from analytics_client.profile import default_folder
+
+    joined = enrolment.enrol(token, profile or default_folder(), roles=PEOPLE)
+    if as_json:
+        print_json(
+            {"id": joined.id, "role": joined.role, "consortium": joined.consortium, "folder": str(joined.folder)}
+        )
+        return
+    typer.echo(f"You are {joined.id} ({joined.role}) of {joined.consortium}; your keys are in {joined.folder}.")
+    typer.echo("You can ask as soon as the operator has published the membership that names you.")
+
+
+@app.command()
+def datasets(profile: Profile = None, as_json: Json = False) -> None:
+    """List the published datasets and the institutions that serve them now."""
+    from analytics_client import render
+
+    with _session(profile) as session:
+        listings = session.datasets()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": item.dataset.name,
+                    "description": item.dataset.description,
+                    "schema_hash": item.schema_hash,
+                    "serving": list(item.serving),
+                }
+                for item in listings
+            ]
+        )
+        return
+    render.stdout().print(render.datasets_table(listings))
+
+
+@app.command()
+def describe(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET")], profile: Profile = None, as_json: Json = False
+) -> None:
+    """Show a dataset's published columns, bounds and categories."""
+    from analytics_client import render
+
+    with _session(profile) as session:
+        published = session.describe(dataset)
+    if as_json:
+        print_json(render.dataset_record(published))
+    else:
+        render.stdout().print(render.schema_table(published))
+
+
+@app.command()
+def explain(
+    sql: Sql,
+    *,
+    epsilon: Epsilon = None,
+    rho: Rho = None,
+    within: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Also say which epsilon gives counts and sums to plus or minus X."),
+    ] = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a query would disclose, cost and be worth. Spends nothing. Without a cost: at epsilon 1."""
+    from analytics_client import render
+
+    if epsilon is None and rho is None:
+        epsilon = 1.0
+    with _session(profile) as session:
+        explanation = session.explain(sql, epsilon=epsilon, rho=rho)
+    exact = [w.name for w in explanation.widths if w.assumed_rows is None]
+    needed = {name: explanation.epsilon_for(name, within) for name in exact} if within is not None else {}
+    if as_json:
+        print_json(explanation.to_dict() | ({"epsilon_for_width": needed} if needed else {}))
+        return
+    render.stdout().print(render.explanation_table(explanation))
+    for name, answer in needed.items():
+        typer.echo(f"{name} to ± {within:g} needs epsilon {answer:.3g}")
+
+
+@app.command()
+def query(
+    sql: Sql,
+    *,
+    epsilon: Epsilon = None,
+    rho: Rho = None,
+    purpose: Annotated[
+        str, typer.Option(help="Why you ask; institutions decide on it and it is logged.")
+    ] = "exploration",
+    minimum_cohort: Annotated[int, typer.Option(metavar="N", help="Refuse an answer of fewer institutions.")] = 3,
+    profile: Profile = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with the full precision.")] = False,
+) -> None:
+    """Ask, and print the answer with 95% intervals. Say what it may cost with --epsilon or --rho."""
+    from analytics_client import render
+    from queries.errors import CohortiumError
+
+    with _session(profile) as session:
+        try:
+            with _steps_shown() as show:
+                result = session.query(
+                    sql, epsilon=epsilon, rho=rho, purpose=purpose, minimum_cohort=minimum_cohort, on_progress=show
+                )
+        except CohortiumError as error:
+            tell_refusals(error)
+            raise
+    if as_json:
+        print_json(result.to_dict())
+    elif as_csv:
+        typer.echo(result.to_csv(), nl=False)
+    else:
+        render.stdout().print(render.result_table(result))
+
+
+@app.command()
+def sandbox(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="CSV or Parquet, one per institution; at least 3.")
+    ],
+    schema: Annotated[Path, typer.Option(metavar="SCHEMA.toml", help="What the files hold; see docs/schema.md.")],
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command", "-c", metavar="LINE", help="Run one line of the prompt and exit.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[float, typer.Option(metavar="E", help="Epsilon that may be spent in all.")] = 20.0,
+) -> None:
+    """Start a throwaway consortium on this machine over your own files, and ask it questions.
+
+    Real processes, keys, noise and log; everything is gone when you leave.
+    """
+    from analytics_client.prompt import Prompt
+    from analytics_client.sandboxes import sandbox as start
+
+    box = start(schema, files, epsilon=budget, on_step=lambda text: typer.echo(text, err=True))
+    with box as session:
+        prompt = Prompt(session, box.auditor)
+        if command is not None:
+            prompt.run(command)
+        else:
+            prompt.loop()
+
+
+def tell_refusals(error: CohortiumError) -> None:
+    """Say on standard error who refused a query and what it cost, before the error itself is printed."""
+    for refusal in error.refusals:
+        typer.echo(f"{refusal.institution} refused under {refusal.rule}: {refusal.message}", err=True)
+    if error.charged:
+        typer.echo("The budget is spent all the same: shares had been revealed.", err=True)
+    elif error.refusals:
+        typer.echo("Nothing was spent.", err=True)
+
+
+@contextmanager
+def _steps_shown() -> Iterator[Callable[[Progress], None]]:
+    """Show a query's steps on standard error while it runs, where someone is looking."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("asking") as status:
+
+        def show(progress: Progress) -> None:
+            who = f" by {', '.join(progress.institutions)}" if progress.institutions else ""
+            status.update(f"{progress.step}{who}")
+
+        yield show
+
+
+def _session(profile: Path | None) -> Session:
+    from analytics_client.session import connect
+
+    return connect(profile)
+
+
+def main() -> None:
+    """Entry point of the `cohortium` command."""
+    run_command(app)
