@@ -1,0 +1,20 @@
+"""Where an institution's rows come from: one file per kind of source, all answering a plan with the same integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from analytics_client.agent.sources.base import ColumnReport, Source, SourceReport
+
+if TYPE_CHECKING:
+    from analytics_client.agent.config import DatasetConfig
+    from queries.schema import Dataset
+
+__all__ = ["ColumnReport", "Source", "SourceReport", "open_source"]
+
+
+def open_source(config: DatasetConfig, dataset: Dataset, *, threads: int = 1) -> Source:
+    """Open a dataset's local data as agent.toml describes them. Raise ConfigError or DataError if they do not fit."""
+    from analytics_client.agent.sources.duckdb import DuckDBSource
+
+    return DuckDBSource.open(config, dataset, threads=threads)

@@ -1,0 +1,224 @@
+"""From local files to the table that `sql` reads: read, trim, convert, code, and count what does not fit.
+
+Two steps, both sqlglot trees for DuckDB: `staged` (the needed columns of the files as trimmed text, or as numbers where
+the file says so) and `normal` (the shape described in `sql`). Text in a number is found by `misfits` and refused; no
+message carries a value. Must not know: connections, plans, queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlglot import exp
+
+from analytics_client.agent.sources.columns import PLAIN_NUMBER
+from analytics_client.agent.sources.sql import PERSON, ROW, ROWS, TABLE, double
+from queries.schema import Categorical, Dataset, Numeric
+
+STAGED, CODES, PEOPLE = "staged", "codes", "people"
+FILE = "_file"
+PERSON_TEXT = "_person_text"
+_WHITE = " \t\r\n\f\v\u00a0\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalColumn:
+    """A column of the files: the name to select it by, and whether the file itself says that it is a number."""
+
+    name: str
+    numeric: bool
+
+
+def csv_files(files: Sequence[Path], width: int, delimiter: str) -> exp.Expr:
+    """Return a table function over CSV files of `width` columns called c0, c1, ..., every field as text.
+
+    Nothing is guessed from the content: guesses differ between files and between versions of an engine.
+    """
+    columns = exp.Struct(
+        expressions=[
+            exp.PropertyEQ(this=exp.to_identifier(f"c{index}"), expression=exp.Literal.string("VARCHAR"))
+            for index in range(width)
+        ]
+    )
+    options: dict[str, exp.Expr] = {
+        "auto_detect": exp.false(),
+        "header": exp.true(),
+        "delim": exp.Literal.string(delimiter),
+        "quote": exp.Literal.string('"'),
+        "escape": exp.Literal.string('"'),
+        "columns": columns,
+        "filename": exp.true(),
+    }
+    return _table_function("read_csv", files, options)
+
+
+def parquet_files(files: Sequence[Path]) -> exp.Expr:
+    """Return a table function over Parquet files."""
+    return _table_function("read_parquet", files, {"filename": exp.true(), "file_row_number": exp.true()})
+
+
+def staged(
+    dataset: Dataset, source: exp.Expr, columns: Mapping[str, LocalColumn], missing: Sequence[str], *, in_place: bool
+) -> exp.Select:
+    """Return the needed columns of all files: text trimmed, what counts as missing null, one row number for all."""
+    number: exp.Expr
+    if in_place:  # a stable number without reading: which file, which row of it
+        place = exp.Mul(this=exp.column("file_index"), expression=exp.Literal.number(1 << 40))
+        number = exp.Add(this=_cast("BIGINT", place), expression=exp.column("file_row_number"))
+    else:
+        number = exp.Window(this=exp.RowNumber())
+    outputs = [exp.alias_(number, ROW), exp.alias_(exp.column("filename"), FILE)]
+    if dataset.privacy_unit:
+        outputs.append(exp.alias_(_text(columns[dataset.privacy_unit].name, missing), PERSON_TEXT))
+    for column in dataset.columns:
+        local = columns[column.name]
+        if local.numeric and isinstance(column.kind, Numeric) and not missing:
+            value: exp.Expr = _cast("DOUBLE", _column(local.name))
+        else:
+            value = _text(local.name, missing)
+        outputs.append(exp.alias_(value, column.name, quoted=True))
+    return exp.Select(expressions=outputs, from_=exp.From(this=source))
+
+
+def people() -> exp.Select:
+    """Return every person once, with a number and how many rows there are."""
+    grouped = [
+        exp.alias_(_column(PERSON_TEXT), PERSON_TEXT),
+        exp.alias_(exp.Window(this=exp.RowNumber()), PERSON),
+        exp.alias_(exp.Count(this=exp.Star()), ROWS),
+    ]
+    select = exp.Select(expressions=grouped, from_=exp.From(this=exp.to_table(STAGED)))
+    return select.where(_present(PERSON_TEXT), copy=False).group_by(_column(PERSON_TEXT), copy=False)
+
+
+def normal(dataset: Dataset, *, in_place: bool) -> exp.Select:
+    """Return the table that `sql` reads, from `staged`, `codes` and `people`. Rows without a person are left out."""
+    outputs: list[exp.Expr] = [_column(ROW, STAGED)]
+    joins = []
+    if dataset.privacy_unit and not in_place:
+        outputs += [_column(PERSON, PEOPLE), _column(ROWS, PEOPLE)]
+        same = exp.EQ(this=_column(PERSON_TEXT, STAGED), expression=_column(PERSON_TEXT, PEOPLE))
+        joins.append(exp.Join(this=exp.to_table(PEOPLE), on=same))
+    elif dataset.privacy_unit:
+        outputs.append(exp.alias_(_column(PERSON_TEXT, STAGED), PERSON))
+    for index, column in enumerate(dataset.columns):
+        if isinstance(column.kind, Numeric):
+            outputs.append(exp.alias_(_finite(_column(column.name, STAGED)), column.name, quoted=True))
+            continue
+        by_text, by_number = f"t{index}", f"n{index}"
+        joins += [
+            _code_join(by_text, column.name, "text", _column(column.name, STAGED)),
+            _code_join(by_number, column.name, "number", _plain_number(_column(column.name, STAGED))),
+        ]
+        options: list[exp.Expr] = [_column("code", by_text), _column("code", by_number)]
+        if column.kind.other:
+            other = exp.Literal.number(len(column.kind.categories))
+            options.append(exp.Case(ifs=[exp.If(this=_present(column.name, STAGED), true=other)]))
+        coalesced = exp.Coalesce(this=options[0], expressions=options[1:])
+        outputs.append(exp.alias_(coalesced, column.name, quoted=True))
+    select = exp.Select(expressions=outputs, from_=exp.From(this=exp.to_table(STAGED)), joins=joins)
+    if dataset.privacy_unit and in_place:
+        select.where(_present(PERSON_TEXT, STAGED), copy=False)
+    return select
+
+
+def misfits(dataset: Dataset) -> exp.Select | None:
+    """Return a statement whose one row holds, per numeric column, the first staged row with text in it, or null."""
+    firsts = []
+    for column in dataset.columns:
+        if isinstance(column.kind, Numeric):
+            bad = exp.and_(_present(column.name), exp.Is(this=_number(_column(column.name)), expression=exp.Null()))
+            first = exp.Min(this=exp.Case(ifs=[exp.If(this=bad, true=_column(ROW))]))
+            firsts.append(exp.alias_(first, column.name, quoted=True))
+    return exp.Select(expressions=firsts, from_=exp.From(this=exp.to_table(STAGED))) if firsts else None
+
+
+def fitting(dataset: Dataset) -> exp.Select:
+    """Return a statement whose one row counts the rows served, then per column its values and those out of range.
+
+    Out of range is beyond a number's bounds, or in a category's "other" cell.
+    """
+    outputs: list[exp.Expr] = [exp.Count(this=exp.Star())]
+    for column in dataset.columns:
+        outputs.append(exp.Count(this=_column(column.name)))
+        outside: exp.Expr
+        if isinstance(column.kind, Categorical):
+            other = exp.Literal.number(len(column.kind.categories))
+            outside = exp.EQ(this=_column(column.name), expression=other)
+        else:
+            below = exp.LT(this=_column(column.name), expression=double(column.kind.lower))
+            outside = exp.or_(below, exp.GT(this=_column(column.name), expression=double(column.kind.upper)))
+        outputs.append(exp.Count(this=exp.Case(ifs=[exp.If(this=outside, true=exp.Literal.number(1))])))
+    return exp.Select(expressions=outputs, from_=exp.From(this=exp.to_table(TABLE)))
+
+
+def given(dataset: Dataset) -> exp.Select:
+    """Return a statement whose one row counts all rows of the files, then per column the fields with anything in them.
+
+    Fields count in rows that have a person, so that they compare with `fitting`.
+    """
+    outputs: list[exp.Expr] = [exp.Count(this=exp.Star())]
+    for column in dataset.columns:
+        value: exp.Expr = _column(column.name)
+        if dataset.privacy_unit:
+            value = exp.Case(ifs=[exp.If(this=_present(PERSON_TEXT), true=value)])
+        outputs.append(exp.Count(this=value))
+    return exp.Select(expressions=outputs, from_=exp.From(this=exp.to_table(STAGED)))
+
+
+def _table_function(name: str, files: Sequence[Path], options: Mapping[str, exp.Expr]) -> exp.Expr:
+    paths = exp.Array(expressions=[exp.Literal.string(_exact(file)) for file in files])
+    given = [exp.PropertyEQ(this=exp.to_identifier(key), expression=value) for key, value in options.items()]
+    return exp.Table(this=exp.Anonymous(this=name, expressions=[paths, *given]))
+
+
+def _exact(file: Path) -> str:
+    """Return a path in which no character stands for others: the files were found already."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in str(file))
+
+
+def _text(name: str, missing: Sequence[str]) -> exp.Expr:
+    """A field as text without surrounding white space; null where empty or one of the texts that mean missing."""
+    trimmed = exp.Anonymous(this="TRIM", expressions=[_cast("VARCHAR", _column(name)), exp.Literal.string(_WHITE)])
+    for nothing in ("", *missing):
+        trimmed = exp.Anonymous(this="NULLIF", expressions=[trimmed, exp.Literal.string(nothing.strip())])
+    return trimmed
+
+
+def _number(text: exp.Expr) -> exp.Expr:
+    """A staged value as a number; null where it is none. DuckDB would read 1_000 as a number; people would not."""
+    odd = exp.Anonymous(this="CONTAINS", expressions=[_cast("VARCHAR", text), exp.Literal.string("_")])
+    plain = exp.Case(ifs=[exp.If(this=exp.Not(this=odd), true=text.copy())])
+    return exp.TryCast(this=plain, to=exp.DataType(this=exp.DataType.Type.DOUBLE))
+
+
+def _finite(text: exp.Expr) -> exp.Expr:
+    number = _number(text)
+    return exp.Case(ifs=[exp.If(this=exp.Anonymous(this="ISFINITE", expressions=[number]), true=number.copy())])
+
+
+def _plain_number(text: exp.Expr) -> exp.Expr:
+    """A local code as a number where it is one in plain digits, such as 1.0 where "1" is published."""
+    plain = exp.Anonymous(this="REGEXP_FULL_MATCH", expressions=[text, exp.Literal.string(PLAIN_NUMBER)])
+    number = exp.TryCast(this=text.copy(), to=exp.DataType(this=exp.DataType.Type.DOUBLE))
+    return exp.Case(ifs=[exp.If(this=plain, true=number)])
+
+
+def _code_join(alias: str, column: str, by: str, value: exp.Expr) -> exp.Join:
+    mine = exp.EQ(this=_column("column_name", alias), expression=exp.Literal.string(column))
+    same = exp.EQ(this=_column(by, alias), expression=value)
+    return exp.Join(this=exp.to_table(CODES).as_(alias), side="LEFT", on=exp.and_(mine, same))
+
+
+def _cast(kind: str, value: exp.Expr) -> exp.Expr:
+    return exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type[kind]))
+
+
+def _present(name: str, table: str | None = None) -> exp.Expr:
+    return exp.Not(this=exp.Is(this=_column(name, table), expression=exp.Null()))
+
+
+def _column(name: str, table: str | None = None) -> exp.Column:
+    return exp.column(exp.to_identifier(name, quoted=True), table=table)

@@ -1,0 +1,268 @@
+"""From a plan to the one statement that computes its sums inside a database, as a sqlglot tree.
+
+The statement reads a table `local_rows` of this shape, which every source provides:
+
+    _row      a unique integer                     _person   who the row is about; never null
+    _rows     how many rows `_person` has in all   NAME      of every schema column: a number without NaN or infinity,
+    (only with a privacy unit; _rows optional)               or the position of its category in the published keys
+
+It filters, bounds the rows of a person, clips, quantises and sums. Rows of the result: `part` (0 for the sums, 1.. for
+the histograms), `cell`, `bin`, and one column a slot. Names and literals enter as tree nodes, never as text; the salt
+is the statement's one parameter. Must not know: connections, files, noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from sqlglot import exp
+
+from queries import ir
+from queries.plan import Plan, Slot, centre
+from queries.resolve import columns_used
+from queries.schema import Categorical, Dataset
+
+Dialect = Literal["duckdb", "postgres"]
+TABLE, ROW, PERSON, ROWS = "local_rows", "_row", "_person", "_rows"  # no schema name begins with _
+_COMPARISONS: dict[str, type[exp.Binary]] = {
+    "=": exp.EQ, "!=": exp.NEQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE,
+}  # fmt: skip
+
+
+def render(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
+    """Return the statement as text. It takes one parameter, the salt, where `needs_salt`."""
+    return statement(plan, dialect, rows_known=rows_known).sql(dialect=dialect)
+
+
+def needs_salt(plan: Plan) -> bool:
+    """Return whether rows of a person are chosen, and so by which salt matters."""
+    return plan.dataset.privacy_unit != ""
+
+
+def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Query:
+    """Return the tree. `rows_known`: the table has `_rows`, so that persons with few rows need no lottery."""
+    sums = [slot for slot in plan.slots if slot.kind != "bin"]
+    parts: list[exp.Select] = []
+    if sums:
+        parts.append(_part(0, exp.Literal.number(0), [_sum(plan, slot) for slot in sums]))
+    for number, histogram in enumerate(plan.histograms, start=1):
+        counts = [exp.Count(this=exp.Star()), *[exp.Null() for _ in sums[1:]]]
+        part = _part(number, _bin(_column(histogram.column), histogram.edges), counts)
+        part.where(_present(histogram.column), copy=False)
+        parts.append(part.group_by(exp.Literal.number(3), copy=False))
+    query: exp.Query = parts[0]
+    for part in parts[1:]:
+        query = exp.Union(this=query, expression=part, distinct=False)
+    steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
+    if needs_salt(plan):
+        steps["kept"] = _kept(plan, dialect, rows_known)
+    steps["cells"] = _cells(plan, list(steps)[-1])
+    named = [exp.CTE(this=step, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, step in steps.items()]
+    query.set("with_", exp.With(expressions=named))
+    return query
+
+
+def _part(number: int, bin_: exp.Expr, sums: Sequence[exp.Expr]) -> exp.Select:
+    outputs = [
+        exp.alias_(exp.Literal.number(number), "part"),
+        _column("_cell").as_("cell"),
+        exp.alias_(bin_, "bin"),
+        *[exp.alias_(total, f"s{index}") for index, total in enumerate(sums)],
+    ]
+    return _select(outputs, "cells").group_by(exp.Literal.number(2), copy=False)
+
+
+def _selected(plan: Plan, rows_known: bool) -> exp.Select:
+    """Rows that satisfy the condition and hold a value in all columns that must have one."""
+    query, dataset = plan.query, plan.dataset
+    conditions = [_predicate(query.where, dataset)] if query.where is not None else []
+    keys = {key.column for key in query.keys}
+    needed = sorted(name for name in columns_used(query) if name in keys or not dataset.column(name).nullable)
+    conditions += [_present(name) for name in needed]
+    for key in query.keys:
+        if len(key.values) < len(dataset.categorical(key.column).keys):
+            chosen = [exp.Literal.number(code) for code in _positions(dataset, key)]
+            conditions.append(exp.In(this=_column(key.column), expressions=chosen))
+    if all(slot.kind != "rows" for slot in plan.slots):
+        # A row without any value that is asked for adds nothing, and must not take the place of one that does.
+        conditions.append(exp.or_(*[_present(name) for name in _slot_columns(plan)]))
+    names = sorted(keys | set(_slot_columns(plan)))
+    person = [ROW, PERSON, *([ROWS] if rows_known else [])] if needs_salt(plan) else []
+    outputs = [_column(name) for name in [*person, *names]] or [_column(ROW)]
+    return _select(outputs, TABLE).where(*conditions, copy=False)
+
+
+def _kept(plan: Plan, dialect: Dialect, rows_known: bool) -> exp.Query:
+    """At most `rows_per_person` rows of each person, chosen by lottery under the salt.
+
+    Whoever has no more rows than that keeps them all: only the others are drawn, so the cost of the lottery follows
+    their number, row by row, as the cost of everything else does.
+    """
+    limit = exp.Literal.number(plan.rows_per_person)
+    names = sorted({key.column for key in plan.query.keys} | set(_slot_columns(plan)))
+    columns = [_column(name) for name in names] or [_column(ROW)]
+    place = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=[_column(PERSON)],
+        order=exp.Order(expressions=[_ascending(_lottery(dialect)), _ascending(_column(ROW))]),
+    )
+    drawn = _select([*[c.copy() for c in columns], exp.alias_(place, "_place")], "selected")
+    if rows_known:
+        drawn.where(exp.GT(this=_column(ROWS), expression=limit.copy()), copy=False)
+    inside = exp.Subquery(this=drawn, alias=exp.TableAlias(this=exp.to_identifier("drawn")))
+    winners = exp.Select(expressions=[c.copy() for c in columns], from_=exp.From(this=inside))
+    winners.where(exp.LTE(this=_column("_place"), expression=limit.copy()), copy=False)
+    if not rows_known:
+        return winners
+    few = _select(columns, "selected").where(exp.LTE(this=_column(ROWS), expression=limit), copy=False)
+    return exp.Union(this=few, expression=winners, distinct=False)
+
+
+def _lottery(dialect: Dialect) -> exp.Expr:
+    """A pseudo-random number of a row under the salt, different for every salt."""
+    salt = _as("BIGINT", exp.Placeholder())
+    if dialect == "postgres":
+        return exp.func("HASHINT8EXTENDED", _column(ROW), salt)
+    # Hashing row and salt apart and combining them would keep an order of rows under every salt: hash them as one.
+    return exp.Anonymous(this="HASH", expressions=[exp.Anonymous(this="XOR", expressions=[_column(ROW), salt])])
+
+
+def _cells(plan: Plan, source: str) -> exp.Select:
+    """The kept rows with their cell, values clipped and mapped to [-1, 1]."""
+    outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
+    moments = {slot.column for slot in plan.slots if slot.kind in {"linear", "square"}}
+    outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
+    outputs += [_column(name) for name in _slot_columns(plan)]
+    return _select(outputs, source)
+
+
+def _cell(plan: Plan) -> exp.Expr:
+    """The index of a row's cell in `plan.cells`, which run through the last key fastest."""
+    index: exp.Expr = exp.Literal.number(0)
+    for key in plan.query.keys:
+        codes = _positions(plan.dataset, key)
+        position: exp.Expr = _column(key.column)
+        if codes != list(range(len(codes))):
+            position = exp.Case(
+                this=position,
+                ifs=[exp.If(this=_integer(code), true=_integer(place)) for place, code in enumerate(codes)],
+            )
+        scaled = exp.Mul(this=exp.Paren(this=index), expression=_integer(len(codes)))
+        index = exp.Add(this=scaled, expression=position)
+    return index
+
+
+def _unit(dataset: Dataset, name: str) -> exp.Expr:
+    """A value clipped to its bounds and mapped to [-1, 1]; null stays null.
+
+    The bounds map to -1 and 1 by rule, so that no rounding leads outside: values strictly between them are at least one
+    float apart from either, which covers the rounding of the middle, and what division adds is below 2^-50.
+    """
+    kind = dataset.numeric(name)
+    mid, half = centre(kind)
+    inside = exp.Paren(this=exp.Sub(this=_column(name), expression=double(mid)))
+    return exp.Case(
+        ifs=[
+            exp.If(this=exp.LTE(this=_column(name), expression=double(kind.lower)), true=double(-1.0)),
+            exp.If(this=exp.GTE(this=_column(name), expression=double(kind.upper)), true=double(1.0)),
+        ],
+        default=exp.Div(this=inside, expression=double(half)),
+    )
+
+
+def _sum(plan: Plan, slot: Slot) -> exp.Expr:
+    """The sum of a slot over a cell's rows; of counts in rows, of moments in lattice steps."""
+    if slot.column is None:
+        return exp.Count(this=exp.Star())
+    if slot.kind == "present":
+        return exp.Count(this=_column(slot.column))
+    unit = _column(f"_u_{slot.column}")
+    value = unit if slot.kind == "linear" else exp.Mul(this=unit, expression=unit.copy())
+    scaled = exp.Mul(this=value, expression=double(float(1 << plan.scale_bits)))
+    steps = _as("BIGINT", exp.Round(this=scaled))  # at most 2^40 and a bit, which rounds to 2^40
+    return exp.Coalesce(this=exp.Sum(this=steps), expressions=[_integer(0)])
+
+
+def _bin(column: exp.Column, edges: Sequence[float]) -> exp.Expr:
+    """The bin of a value that is present: a category's own position, else found by halving the edges."""
+    if not edges:
+        return column
+
+    def search(low: int, high: int) -> exp.Expr:
+        if low == high:
+            return _integer(low)
+        middle = (low + high + 1) // 2  # bin `middle` begins at edges[middle]
+        below = exp.LT(this=column.copy(), expression=double(edges[middle]))
+        return exp.Case(ifs=[exp.If(this=below, true=search(low, middle - 1))], default=search(middle, high))
+
+    return search(0, len(edges) - 2)
+
+
+def _predicate(node: ir.Predicate, dataset: Dataset) -> exp.Expr:
+    match node:
+        case ir.Comparison(name, operator, value):
+            return _COMPARISONS[operator](this=_column(name), expression=_scalar(dataset, name, value))
+        case ir.IsIn(name, values):
+            return exp.In(this=_column(name), expressions=[_scalar(dataset, name, value) for value in values])
+        case ir.IsNull(name):
+            return exp.Is(this=_column(name), expression=exp.Null())
+        case ir.Not(part):
+            return exp.Not(this=exp.Paren(this=_predicate(part, dataset)))
+        case ir.AllOf(parts):
+            return _joined(exp.and_, parts, dataset)
+        case ir.AnyOf(parts):
+            return _joined(exp.or_, parts, dataset)
+
+
+def _joined(join: Callable[..., exp.Expr], parts: Sequence[ir.Predicate], dataset: Dataset) -> exp.Expr:
+    return exp.Paren(this=join(*[exp.Paren(this=_predicate(part, dataset)) for part in parts], copy=False))
+
+
+def _scalar(dataset: Dataset, name: str, value: ir.Scalar) -> exp.Expr:
+    kind = dataset.column(name).kind
+    if isinstance(kind, Categorical):
+        return _integer(kind.keys.index(str(value)))
+    return double(float(value))
+
+
+def _positions(dataset: Dataset, key: ir.Key) -> list[int]:
+    published = {name: code for code, name in enumerate(dataset.categorical(key.column).keys)}
+    return [published[value] for value in key.values]
+
+
+def _slot_columns(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(slot.column for slot in plan.slots if slot.column is not None))
+
+
+def _select(outputs: Sequence[exp.Expr], table: str) -> exp.Select:
+    source = exp.From(this=exp.Table(this=exp.to_identifier(table)))
+    return exp.Select(expressions=list(outputs), from_=source)
+
+
+def _as(kind: Literal["BIGINT", "DOUBLE"], value: exp.Expr) -> exp.Cast:
+    return exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type[kind]))
+
+
+def _present(name: str) -> exp.Expr:
+    return exp.Not(this=exp.Is(this=_column(name), expression=exp.Null()))
+
+
+def _column(name: str) -> exp.Column:
+    return exp.column(exp.to_identifier(name, quoted=True))
+
+
+def _ascending(value: exp.Expr) -> exp.Ordered:
+    return exp.Ordered(this=value, nulls_first=False)
+
+
+def _integer(value: int) -> exp.Expr:
+    literal = exp.Literal.number(abs(value))
+    return exp.Neg(this=literal) if value < 0 else literal
+
+
+def double(value: float) -> exp.Expr:
+    """Return a float as a double-precision literal that reads back as the same float in every engine."""
+    text = repr(abs(value))
+    literal = exp.Literal.number(text if "e" in text else text + "e0")  # without exponent it would be a decimal
+    return _as("DOUBLE", exp.Neg(this=literal) if value < 0 else literal)
