@@ -83,13 +83,17 @@ _OUTCOMES: dict[str, Callable[[Any], str]] = {
 
 def sentence(seq: int, entry: log_pb2.LogEntry) -> str:
     """Return one line for a person: number, time (UTC), who, what."""
-    try:
-        at = datetime.fromtimestamp(entry.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        at = "at an impossible time"
     kind = entry.WhichOneof("event")
     text = _SENTENCES[kind](getattr(entry, kind)) if kind else "did something this version cannot read"
-    return _printable(f"{seq:>6}  {at}  {entry.actor}: {text}")
+    return _printable(f"{seq:>6}  {moment(entry.at_ms)[:19].replace('T', ' ')}  {entry.actor}: {text}")
+
+
+def moment(at_ms: int) -> str:
+    """Return unix milliseconds as ISO 8601 in UTC; a leaf may hold a time that no calendar has."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return "an impossible time"
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,33 @@
+"""Reading and verifying the audit log without trusting whoever keeps it.
+
+    history   what there is to verify: entries, signed heads, memberships
+    verify    recompute everything, check every signature, name the entry that is wrong
+    database  the same for a copy of an SQLite store, or of an SQLite export
+    export    JSON lines and SQLite (opens in Datasette)
+    reader    the coordinator's Audit service
+
+Needs no coordinator: everything but `reader` works on files. Must not know: how the coordinator stores anything, beyond
+the tables that a copy of its database has.
+"""
+
+from analytics_client.audit.database import read_database, verify_database
+from analytics_client.audit.export import read_json_lines, write_json_lines, write_sqlite
+from analytics_client.audit.history import Entry, History
+from analytics_client.audit.reader import AuditReader, Heads, Proof
+from analytics_client.audit.verify import Finding, Report, verify
+
+__all__ = [
+    "AuditReader",
+    "Entry",
+    "Finding",
+    "Heads",
+    "History",
+    "Proof",
+    "Report",
+    "read_database",
+    "read_json_lines",
+    "verify",
+    "verify_database",
+    "write_json_lines",
+    "write_sqlite",
+]

@@ -1,0 +1,168 @@
+"""Exports: JSON lines for programs, SQLite for people (it opens in Datasette) and for `verify_database`.
+
+Both keep the exact bytes that were hashed and signed beside readable columns, so both can be verified years later. Both
+are written beside their target and moved there when complete. Must not know: who asks for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+
+from analytics_client.audit.history import Entry, History
+from queries.errors import ConfigError, LogError
+from trust.tlog import checkpoint, entries, notes
+from trust.tlog.merkle import leaf_hash
+
+FORMAT = "cohortium-audit-log"
+VERSION = 1
+_COLUMNS = tuple(field.name for field in fields(entries.Columns))
+
+_SCHEMA = """
+CREATE TABLE audit_entry (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, leaf_hash BLOB NOT NULL);
+CREATE TABLE checkpoint (size INTEGER, root BLOB NOT NULL, note BLOB NOT NULL);
+CREATE TABLE membership (epoch INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY REFERENCES audit_entry (seq), at TEXT, at_ms INTEGER, kind TEXT, actor TEXT, analyst TEXT,
+    purpose TEXT, dataset TEXT, institution TEXT, request_id TEXT, outcome TEXT, rho_nano INTEGER, sentence TEXT,
+    event TEXT
+);
+CREATE INDEX entries_by_kind ON entries (kind);
+CREATE INDEX entries_by_actor ON entries (actor);
+CREATE INDEX entries_by_dataset ON entries (dataset);
+CREATE INDEX entries_by_request ON entries (request_id);
+"""
+
+
+def write_json_lines(history: History, path: Path) -> int:
+    """Write one JSON object a line: a header, memberships, entries, signed heads. Return the count of entries."""
+    count = 0
+    with _replacing(path) as target, target.open("w", encoding="utf-8") as file:
+        _line(file, {"format": FORMAT, "version": VERSION})
+        for envelope in history.memberships:
+            _line(file, {"membership": base64.b64encode(envelope).decode()})
+        for entry in history.entries:
+            _line(file, {"seq": entry.seq, "leaf": base64.b64encode(entry.leaf).decode(), **_readable(entry)})
+            count += 1
+        for note in history.checkpoints:
+            _line(file, {"checkpoint": note.decode(errors="replace")})
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def read_json_lines(path: Path) -> History:
+    """Read such a file back; only the exact bytes count. Raise ConfigError where it is none."""
+    found: list[Entry] = []
+    checkpoints: list[bytes] = []
+    memberships: list[bytes] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = json.loads(file.readline() or "null")
+            if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (FORMAT, VERSION):
+                raise ConfigError(f"{path} is no export of an audit log", hint="make one: cohortium audit export")
+            for line in file:
+                record = json.loads(line)
+                if "leaf" in record:
+                    found.append(Entry(int(record["seq"]), base64.b64decode(record["leaf"], validate=True)))
+                elif "checkpoint" in record:
+                    checkpoints.append(str(record["checkpoint"]).encode())
+                elif "membership" in record:
+                    memberships.append(base64.b64decode(record["membership"], validate=True))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise ConfigError(f"{path} is damaged", hint="export it again") from error
+    return History(found, checkpoints, memberships)
+
+
+def write_sqlite(history: History, path: Path) -> int:
+    """Write a history as an SQLite database with readable columns in `entries`. Return the entries' count."""
+    count = 0
+    with _replacing(path) as target, closing(sqlite3.connect(target)) as connection:
+        connection.executescript(_SCHEMA)
+        for number, envelope in enumerate(history.memberships, 1):
+            connection.execute("INSERT INTO membership VALUES (?, ?)", (number, envelope))
+        for entry in history.entries:
+            connection.execute(
+                "INSERT INTO audit_entry VALUES (?, ?, ?)", (entry.seq, entry.leaf, leaf_hash(entry.leaf))
+            )
+            row = {"seq": entry.seq, **dict.fromkeys(_COLUMNS), **_readable(entry)}
+            row["event"] = json.dumps(row["event"], ensure_ascii=False) if row.get("event") is not None else None
+            names = ", ".join(row)
+            marks = ", ".join(f":{name}" for name in row)
+            connection.execute(f"INSERT INTO entries ({names}) VALUES ({marks})", row)  # noqa: S608 - names from here
+            count += 1
+        for note in history.checkpoints:
+            connection.execute("INSERT INTO checkpoint VALUES (?, ?, ?)", (*_head(note), note))
+        connection.commit()
+    return count
+
+
+def _head(note: bytes) -> tuple[int | None, bytes]:
+    """Return size and root as a note claims them; a note that cannot be read is exported all the same."""
+    try:
+        found = checkpoint.parse(notes.parse(note).text)
+    except LogError:
+        return None, b""
+    return found.size, found.root
+
+
+def _readable(entry: Entry) -> dict[str, Any]:
+    """Return the columns a person reads. An entry that cannot be decoded has none: its bytes are kept all the same."""
+    try:
+        decoded = entries.decode(entry.leaf)
+    except LogError:
+        return {"sentence": "cannot be decoded", "event": None}
+    kind = decoded.WhichOneof("event")
+    columns = asdict(entries.columns(decoded))
+    columns["at"] = entries.moment(decoded.at_ms)
+    columns["sentence"] = entries.sentence(entry.seq, decoded)
+    columns["event"] = _plain(getattr(decoded, kind)) if kind else {}
+    return columns
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return a message's fields by name, bytes in hex."""
+    return {field.name: _plain_value(value) for field, value in message.ListFields()}
+
+
+def _plain_value(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.hex()
+        case Message():
+            return _plain(value)
+        case str() | int() | float():
+            return value
+        case _:
+            return [_plain_value(item) for item in value]
+
+
+def _line(file: Any, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a fresh file to write, which takes the place of `path` once it is complete. Raise ConfigError."""
+    target = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        target.unlink(missing_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield target
+        target.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint="name a file you may write") from error
+    finally:
+        target.unlink(missing_ok=True)

@@ -1,0 +1,330 @@
+"""Verification of a whole log from what anybody may hold: entries, signed heads, memberships, the governance key.
+
+Every leaf hash and the root at every signed head are recomputed; every signature of the log, of its witnesses, of
+governance and of the institutions whose decisions are recorded is checked. What is wrong is named as narrowly as the
+signed heads allow: between the last head that still matches and the first that does not. Pure: no files, no network,
+no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from analytics_client.audit.history import Entry, Keys
+from protos.v1 import agent_pb2, log_pb2
+from queries.errors import CohortiumError, LogError
+from trust.identity import keys as identity_keys
+from trust.tlog import checkpoint, notes
+from trust.tlog.entries import decode, moment
+from trust.tlog.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from trust.transcript import frame
+
+MAX_FINDINGS = 50
+"""After so many, what is wrong is clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be. `first` to `last` are the entries that can be meant, None where none is."""
+
+    text: str
+    first: int | None = None
+    last: int | None = None
+
+    def __str__(self) -> str:
+        if self.first is None:
+            return self.text
+        where = f"entry {self.first}" if self.first == self.last else f"entries {self.first} to {self.last}"
+        return f"{where}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked, by which keys, and what was found."""
+
+    size: int
+    root: bytes
+    since_ms: int
+    until_ms: int
+    heads: int
+    """Signed heads whose signature and root verify."""
+    epochs: tuple[int, ...]
+    log_keys: tuple[str, ...]
+    """Fingerprints of the log's keys, oldest first."""
+    witnesses: dict[str, int]
+    """Institution -> size of the largest head that it cosigned."""
+    statements: int
+    """Decisions that carry the institution's own valid signature."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found. Use `require` where going on matters."""
+        return not self.findings
+
+    def require(self) -> None:
+        """Raise LogError naming the first finding, if there is one."""
+        if self.findings:
+            raise LogError(str(self.findings[0]), hint="keep this copy and the heads you hold; tell the institutions")
+
+    def text(self) -> str:
+        """Return the report on one page, for a person."""
+        witnesses = ", ".join(f"{name} (to {size})" for name, size in sorted(self.witnesses.items())) or "nobody"
+        lines = [
+            f"Audit log of {self.size} entries, root {self.root.hex()}",
+            f"  from {_time(self.since_ms)} to {_time(self.until_ms)}",
+            f"  signed heads     {self.heads}, by log key {', '.join(self.log_keys) or 'none'}",
+            f"  memberships      {len(self.epochs)} signed by governance (epochs {_span(self.epochs)})",
+            f"  witnesses        {witnesses}",
+            f"  own decisions    {self.statements} signed by the institutions themselves",
+        ]
+        if self.ok:
+            return "\n".join([*lines, "VERIFIED: every entry, hash, head and signature is as it must be."])
+        shown = [f"  - {finding}" for finding in self.findings]
+        return "\n".join([*lines, f"NOT VERIFIED: {len(self.findings)} finding(s)", *shown])
+
+
+def verify(
+    entries: Iterable[Entry],
+    checkpoint_note: bytes | None,
+    memberships: Sequence[bytes],
+    governance_key: bytes,
+    *,
+    checkpoints: Sequence[bytes] = (),
+) -> Report:
+    """Verify a whole log against its head and whatever other signed heads there are.
+
+    `checkpoint_note` is the head that has to cover every entry, None for the largest of `checkpoints`: earlier heads,
+    and heads that were kept elsewhere (by a witness, by an earlier verification), with which a rewrite cannot agree.
+    `memberships` are envelopes, oldest first; `governance_key` is the raw pinned key. Never raises for what it finds.
+    """
+    run = _Run(Keys.of(memberships, governance_key))
+    run.parse_heads([*checkpoints, *([checkpoint_note] if checkpoint_note is not None else [])])
+    run.read(entries)
+    run.check_heads()
+    if checkpoint_note is not None and not run.covers(checkpoint_note):
+        run.find("the head that was given does not cover the whole log")
+    return run.report()
+
+
+@dataclass(frozen=True)
+class _Head:
+    note: notes.Note
+    raw: bytes
+    checkpoint: checkpoint.Checkpoint
+
+
+@dataclass
+class _Run:
+    """One verification, step by step."""
+
+    keys: Keys
+    heads: list[_Head] = field(default_factory=list)
+    roots: dict[int, bytes] = field(default_factory=lambda: {0: EMPTY_ROOT})
+    findings: list[Finding] = field(default_factory=list)
+    frontier: Frontier = field(default_factory=Frontier)
+    since_ms: int = 0
+    until_ms: int = 0
+    verified_heads: int = 0
+    statements: int = 0
+    cosigned: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.keys.problem:
+            self.find(self.keys.problem)
+        if not self.keys.documents:
+            self.find("no membership signed by this governance key: no signature can be checked")
+
+    def find(self, text: str, first: int | None = None, last: int | None = None) -> None:
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(text, first, first if last is None else last))
+
+    def parse_heads(self, raw: Sequence[bytes]) -> None:
+        for note in dict.fromkeys(raw):
+            try:
+                parsed = notes.parse(note)
+                self.heads.append(_Head(parsed, note, checkpoint.parse(parsed.text)))
+            except LogError as error:
+                self.find(f"a signed head cannot be read: {error.message}")
+        self.heads.sort(key=lambda head: head.checkpoint.size)
+
+    def read(self, entries: Iterable[Entry]) -> None:
+        """Recompute the tree; note the root wherever a head claims one."""
+        wanted = {head.checkpoint.size for head in self.heads}
+        frontier = self.frontier
+        broken = False
+        for seq, leaf in entries:
+            if seq != frontier.size and not broken:
+                broken = True  # everything after it is shifted: one finding says so
+                self._misplaced(frontier.size, seq)
+            frontier.append(leaf_hash(leaf))
+            if frontier.size in wanted:
+                self.roots[frontier.size] = frontier.root()
+            self._inspect(seq, leaf)
+        self.roots[frontier.size] = frontier.root()
+
+    def _misplaced(self, expected: int, seq: int) -> None:
+        if seq > expected:
+            self.find("missing from the log", expected, seq - 1)
+        else:
+            self.find("out of order, or there twice", seq)
+
+    def _inspect(self, seq: int, leaf: bytes) -> None:
+        try:
+            entry = decode(leaf)
+        except LogError as error:
+            self.find(error.message, seq)
+            return
+        if self.since_ms == 0:
+            self.since_ms = entry.at_ms
+        self.until_ms = max(self.until_ms, entry.at_ms)
+        kind = entry.WhichOneof("event")
+        if kind == "membership_published":
+            self._inspect_membership(seq, entry.membership_published)
+        elif kind == "decided" and entry.decided.statement:
+            self._inspect_decision(seq, entry.decided)
+
+    def _inspect_membership(self, seq: int, event: log_pb2.MembershipPublished) -> None:
+        document = self.keys.document(event.epoch)
+        if document is None or document.hash != event.membership_hash:
+            self.find(f"records a membership of epoch {event.epoch} that governance's signature does not confirm", seq)
+        self.keys.published.append((seq, event.epoch))
+
+    def _inspect_decision(self, seq: int, event: log_pb2.Decided) -> None:
+        """A recorded decision is the institution's own signed word, or somebody made it up."""
+        answer, decision = agent_pb2.Answer(), agent_pb2.Decision()
+        try:
+            answer.ParseFromString(event.statement)
+            decision.ParseFromString(answer.decision)
+        except DecodeError:
+            self.find(f"the statement of {event.institution} cannot be read", seq)
+            return
+        if (decision.institution, decision.request_id, decision.allowed) != (
+            event.institution,
+            event.request_id,
+            event.allowed,
+        ):
+            self.find(f"records another decision than {event.institution} signed", seq)
+            return
+        message = frame("decision", answer.decision)
+        for key in self.keys.identity_keys(event.institution):
+            try:
+                identity_keys.verify(key, answer.signature, message, what="a decision")
+            except CohortiumError:
+                continue
+            self.statements += 1
+            return
+        self.find(f"the decision is not signed by {event.institution}", seq)
+
+    def check_heads(self) -> None:
+        """Check every head's signatures, then compare the roots of those that the log did sign."""
+        size = self.frontier.size
+        matching: list[int] = [0]
+        cosigned: list[int] = [0]  # matching heads that a witness vouches for: no later rewrite can have re-signed them
+        different: list[int] = []
+        witnesses = self.keys.witnesses()
+        previous = 0
+        for head in self.heads:
+            claimed = head.checkpoint
+            if not self._signed_by_log(head, previous):
+                continue
+            previous = claimed.size
+            vouched = self._cosignatures(head, witnesses)
+            if claimed.size > size:
+                self.find(f"missing: the log signed a head of size {claimed.size}", size, claimed.size - 1)
+            elif self.roots[claimed.size] == claimed.root:
+                matching.append(claimed.size)
+                cosigned += [claimed.size] if vouched else []
+            else:
+                different.append(claimed.size)
+        self.verified_heads = len(matching) - 1
+        self._compare(matching, cosigned, different)
+        covered = max(matching + different)
+        if covered < size:
+            self.find("under no signed head", covered, size - 1)
+
+    def _compare(self, matching: Sequence[int], cosigned: Sequence[int], different: Sequence[int]) -> None:
+        if not different:
+            return
+        at, last = min(different), max(matching)
+        if at <= last:
+            below = max(size for size in cosigned if size < at)
+            self.find(
+                f"rewritten by the log's own keeper: the head signed at size {at} is of another history than the one "
+                f"signed at size {last}",
+                below,
+                at - 1,
+            )
+            return
+        known = f", those before {last} do" if last else ""
+        self.find(
+            f"changed, removed or inserted: the entries do not give the root that was signed at size {at}{known}",
+            last,
+            at - 1,
+        )
+
+    def _log_signed(self, head: _Head, previous: int) -> bool:
+        for verifier in self.keys.log_verifiers(previous, head.checkpoint.size):
+            if head.checkpoint.origin != verifier.name:
+                continue
+            try:
+                notes.open_note(head.raw, verifier)
+            except LogError:
+                continue
+            return True
+        return False
+
+    def _signed_by_log(self, head: _Head, previous: int) -> bool:
+        """Without any membership there is no key to check with; roots are compared all the same."""
+        if not self.keys.documents or self._log_signed(head, previous):
+            return True
+        self.find(f"the head of size {head.checkpoint.size} is not signed by the log's key")
+        return False
+
+    def _cosignatures(self, head: _Head, witnesses: Mapping[tuple[str, bytes], notes.NoteVerifier]) -> bool:
+        """Check the lines of known witnesses; return whether there is a good one."""
+        size = head.checkpoint.size
+        vouched = False
+        for line in head.note.lines:
+            verifier = witnesses.get((line.name, line.key_id))
+            if verifier is None:
+                continue
+            try:
+                verifier.verify(head.note.text, line.signature)
+            except LogError as error:
+                self.find(f"at the head of size {size}: {error.message}")
+                continue
+            vouched = True
+            self.cosigned[line.name] = max(size, self.cosigned.get(line.name, 0))
+        return vouched
+
+    def covers(self, note: bytes) -> bool:
+        return any(head.raw == note and head.checkpoint.size == self.frontier.size for head in self.heads)
+
+    def report(self) -> Report:
+        documents = self.keys.documents
+        return Report(
+            size=self.frontier.size,
+            root=self.frontier.root(),
+            since_ms=self.since_ms,
+            until_ms=self.until_ms,
+            heads=self.verified_heads,
+            epochs=tuple(d.epoch for d in documents),
+            log_keys=tuple(dict.fromkeys(identity_keys.fingerprint(d.log_key) for d in documents)),
+            witnesses=self.cosigned,
+            statements=self.statements,
+            findings=tuple(self.findings),
+        )
+
+
+def _time(at_ms: int) -> str:
+    return moment(at_ms) if at_ms else "-"
+
+
+def _span(epochs: Sequence[int]) -> str:
+    if not epochs:
+        return "none"
+    return str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
