@@ -76,6 +76,10 @@ class Running:
         except BaseException as error:  # shown to the test by `stop` or `error`
             self.error = error
         finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.close()
 
     def stop(self) -> None:

@@ -22,8 +22,7 @@ from harness.data import (
     heart_pooled,
     needs_data,
 )
-
-from analytics_client.agent import responder
+from harness.noiseless import remove_noise
 
 pytestmark = needs_data
 
@@ -42,7 +41,7 @@ def cnsim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
 
 @pytest.fixture
 def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responder, "share", lambda length, _variance: np.zeros(length, dtype=np.int64))
+    remove_noise(monkeypatch)
 
 
 def check(value: float, truth: float) -> None:
@@ -77,8 +76,8 @@ def test_histograms_equal_pandas(heart: Consortium) -> None:
         numeric = session.query("SELECT HISTOGRAM(age, 12) AS h FROM heart", epsilon=1).to_pandas()
         kinds = session.query("SELECT HISTOGRAM(cp) AS h FROM heart", epsilon=1).to_pandas()
     edges = np.linspace(0, 120, 13)
-    assert list(numeric["value"]) == list(np.histogram(pooled.age, bins=edges)[0])
-    assert list(kinds["value"]) == [int((pooled.cp == kind).sum()) for kind in (1, 2, 3, 4)]
+    assert list(numeric["h"]) == list(np.histogram(pooled.age, bins=edges)[0])
+    assert list(kinds["h"]) == [int((pooled.cp == kind).sum()) for kind in (1, 2, 3, 4)]
 
 
 @pytest.mark.usefixtures("no_noise")
@@ -141,7 +140,7 @@ def test_the_noise_of_a_live_release_has_the_stated_variance(heart: Consortium) 
     """
     pooled, bins, rho = heart_pooled(), 4000, 0.25
     with heart.session() as session:
-        found = session.query(f"SELECT HISTOGRAM(age, {bins}) AS h FROM heart", rho=rho).to_pandas()["value"]
+        found = session.query(f"SELECT HISTOGRAM(age, {bins}) AS h FROM heart", rho=rho).to_pandas()["h"]
     truth = np.histogram(pooled.age, bins=np.linspace(0, 120, bins + 1))[0]
     survivors, threshold, colluders = 4, 3, 1
     variance = 1 / (2 * rho) * survivors / (threshold - colluders)
