@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _RULE = """
 [[policy.rules]]
-name = "the sandbox's analyst may ask anything"
+name = {name}
 dataset = {dataset}
 analysts = [{analyst}]
 purposes = ["*"]
@@ -36,7 +36,15 @@ def render_agent_file(data: Mapping[str, Data], *, analyst: str, epsilon: float)
         parts.append(f"[datasets.{dataset}]\npath = {_toml(str(local.path.resolve()))}\n")
         parts += [f"columns.{name} = {_toml(mapping)}\n" for name, mapping in local.columns.items()]
         parts.append("\n")
-    parts += [_RULE.format(dataset=_toml(dataset), analyst=_toml(analyst), epsilon=float(epsilon)) for dataset in data]
+    parts += [
+        _RULE.format(
+            dataset=_toml(dataset),
+            analyst=_toml(analyst),
+            name=_toml(f"anything about {dataset}"),
+            epsilon=float(epsilon),
+        )
+        for dataset in data
+    ]
     return "".join(parts)
 
 

@@ -93,7 +93,7 @@ def show(
         return
     rows = [(name, _plain(value)) for name, value in (shown | shown.pop("event")).items() if value not in ("", None)]
     render.stdout().print(
-        render.grid(["", ""], rows, caption=f"in the log: proved under its head of {proof.head.size} entries")
+        render.grid(["", ""], rows, notes=[f"proved to be in the log, under its head of {proof.head.size} entries"])
     )
 
 
@@ -128,9 +128,7 @@ def verify(
 
 @app.command()
 def export(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help=".jsonl for programs; .sqlite for people, Datasette.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".jsonl for programs; .sqlite for people, Datasette.")],
     profile: ProfileOption = None,
     json: Json = False,
 ) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table as RichTable
 
     from analytics_client.explain import Explanation
     from analytics_client.result import Result
@@ -38,29 +37,27 @@ def number(value: float, decimals: int) -> str:
     return text.lstrip("-") if not text.strip("-0.,") else text
 
 
-def grid(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", caption: str = "") -> RichTable:
-    """Return a table of text. A column whose name starts with ">" is set flush right."""
+def grid(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", notes: Sequence[str] = ()
+) -> RenderableType:
+    """Return a table of text with lines below it. A column whose name starts with ">" is set flush right."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(
-        title=Text(title) if title else None,
-        caption=Text(caption) if caption else None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    table = RichTable(box=box.SIMPLE_HEAD, show_header=any(columns))
     for column in columns:
         right = column.startswith(">")
         table.add_column(Text(column.removeprefix(">")), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # Text, because names and messages may contain what rich reads as markup
-    return table
+    above = [Text(title, style="bold")] if title else []
+    return Group(*above, table, *(Text(note, style="dim") for note in notes))
 
 
-def result_table(result: Result, *, beside: Sequence[tuple[str, Sequence[str]]] = ()) -> RichTable:
-    """Return an answer with its intervals. `beside` adds columns of one text per row, as (header, texts)."""
+def result_table(result: Result) -> RenderableType:
+    """Return an answer with its intervals."""
     from analytics_client.result import flat_names, flat_values
 
     columns = list(result.table.keys)
@@ -73,12 +70,8 @@ def result_table(result: Result, *, beside: Sequence[tuple[str, Sequence[str]]] 
             value, low, high = compact(estimate.value, estimate.low, estimate.high)
             cells += [value, f"{low} … {high}"]
         rows.append(cells)
-    for header, texts in beside:
-        columns.append(f">{header}")
-        for cells, text in zip(rows, texts, strict=True):
-            cells.append(text)
-    caption = f"{result.participants}\n{result.cost} · logged as entry {result.log_seq}"
-    return grid(columns, rows, title=f"{result.dataset}: {result.question}", caption=caption)
+    notes = [result.participants, f"{result.cost} · logged as entry {result.log_seq}"]
+    return grid(columns, rows, title=f"{result.dataset}: {result.question}", notes=notes)
 
 
 def explanation_table(explanation: Explanation) -> RenderableType:
@@ -86,7 +79,7 @@ def explanation_table(explanation: Explanation) -> RenderableType:
     return grid(["", ""], explanation.lines(), title=f"{explanation.dataset}: {explanation.question}")
 
 
-def datasets_table(listings: Iterable[Listing]) -> RichTable:
+def datasets_table(listings: Iterable[Listing]) -> RenderableType:
     """Return the published datasets and who serves each now."""
     rows = [
         [
@@ -100,7 +93,7 @@ def datasets_table(listings: Iterable[Listing]) -> RichTable:
     return grid(["dataset", "description", ">columns", "served now by"], rows)
 
 
-def schema_table(dataset: Dataset) -> RichTable:
+def schema_table(dataset: Dataset) -> RenderableType:
     """Return the published columns of a dataset."""
     rows = []
     for column in dataset.columns:
@@ -111,12 +104,12 @@ def schema_table(dataset: Dataset) -> RichTable:
             [column.name, record["type"], values, column.unit, "yes" if column.nullable else "no", column.description]
         )
     persons = f"privacy unit {dataset.privacy_unit}" if dataset.privacy_unit else "every row is another person"
-    caption = f"{persons}, at most {dataset.max_rows} rows a person · delta {dataset.delta:g}"
+    limit = f"at most {dataset.max_rows} {'row' if dataset.max_rows == 1 else 'rows'} a person"
     return grid(
         ["column", "type", "published values", "unit", "may be missing", "description"],
         rows,
         title=f"{dataset.name}: {dataset.description}" if dataset.description else dataset.name,
-        caption=caption,
+        notes=[f"{persons}, {limit} · delta {dataset.delta:g}"],
     )
 
 

@@ -37,6 +37,8 @@ from queries.errors import ConfigError, ServiceError
 
 ANALYST, AUDITOR = "ada", "otto"
 CONSORTIUM = "sandbox"
+AGENT, COORDINATOR = "analytics_client.agent.cli:main", "analytics_server.cli:main"
+OPERATOR = "analytics_server.cli:app"
 SMALLEST = 3
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 5.0
@@ -185,11 +187,11 @@ class Sandbox:
 
     def start_agent(self, institution: str) -> None:
         """Start an institution's agent, again after `kill`."""
-        self._start(institution, "analytics_client.agent.cli:main", self.agent(institution))
+        self._start(institution, AGENT, self.agent(institution))
 
     def start_coordinator(self) -> None:
         """Start the coordinator, again after `kill`."""
-        self._start("coordinator", "analytics_server.cli:main", self.server)
+        self._start("coordinator", COORDINATOR, self.server)
 
     def __enter__(self) -> Session:
         if self._folder is not None:
@@ -227,7 +229,7 @@ class Sandbox:
 
     def _found(self) -> None:
         """Found the consortium, enrol everyone, publish, and start every process."""
-        with Batch("analytics_server.cli:app") as server:
+        with Batch(OPERATOR) as server:
             for attempt in range(1, PORT_ATTEMPTS + 1):
                 self._on_step("founding a consortium")
                 tokens = self._initialise(server)
