@@ -26,7 +26,7 @@ START_MS = 1_760_000_000_000
 
 @dataclass
 class World:
-    """Everything that a test needs to write a log and to verify it. `store` is open; `memberships` is what to hand out."""
+    """Everything that a test needs to write a log and to verify it. `store` is open."""
 
     store: Store
     governance: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
@@ -165,7 +165,7 @@ class World:
                 head = self.log.head(uow)
                 own = self.witnesses[name]
                 proof = uow.consistency(own.size, head.size) if 0 < own.size < head.size else []
-                line = own.advance(head.note, own.size, proof, persist=lambda size, root: None)
+                line = own.advance(head.note, own.size, proof, persist=lambda *_: None)
                 self.log.add_cosignature(uow, head.size, name, keys.public_bytes(self.identities[name]), line)
         with self.store.read() as uow:
             newest = uow.latest_checkpoint()
