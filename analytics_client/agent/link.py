@@ -92,9 +92,7 @@ class _Stream:
     async def serve(self) -> None:
         self._send(
             agent_pb2.FromAgent(
-                hello=agent_pb2.Hello(
-                    log_size=self._link.log_size(), at=int(time.time()), version=version("cohortium")
-                )
+                hello=agent_pb2.Hello(log_size=self._link.log_size(), at=int(time.time()), version=version("cohortium"))
             )
         )
         call = self._stub.Connect(self._messages())
@@ -188,10 +186,9 @@ class _Stream:
         match step:
             case "roster":
                 complaint = await asyncio.to_thread(active.core.on_roster, payload)
-                if complaint is not None:
-                    self._reply(active, "complaint", complaint)
-                else:
-                    await self._upload(responder, active)
+                self._reply(active, "ready" if complaint is None else "complaint", complaint or b"")
+            case "upload":
+                await self._upload(responder, active)
             case "survivors":
                 self._reply(active, "confirm", await asyncio.to_thread(active.core.on_survivors, payload))
             case "confirmations":

@@ -18,8 +18,7 @@ from analytics_client.agent import config as configuration
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
 from analytics_client.agent.responder import Responder, Served
-from analytics_client.agent.sources import Source
-from analytics_client.agent.sources.duckdb import DuckDBSource
+from analytics_client.agent.sources import Source, open_source
 from analytics_client import profile as profiles
 from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2
@@ -139,7 +138,9 @@ class Agent:
         served = {}
         for name, local in self._config.datasets.items():
             if name not in published:
-                logger.warning("not published yet", dataset=name, hint="the operator runs: cohortium-server dataset add")
+                logger.warning(
+                    "not published yet", dataset=name, hint="the operator runs: cohortium-server dataset add"
+                )
                 continue
             dataset, schema_hash = published[name]
             if not local.accepts(schema_hash):
@@ -151,7 +152,7 @@ class Agent:
                 continue
             known = self._sources.get(name)
             if known is None or known[0] != schema_hash:
-                self._sources[name] = (schema_hash, DuckDBSource.open(local, dataset))
+                self._sources[name] = (schema_hash, open_source(local, dataset, threads=self._config.engine.threads))
             served[name] = Served(dataset, schema_hash, self._sources[name][1])
         return served
 
@@ -167,9 +168,7 @@ class Agent:
         path = self._folder / MEMBERSHIP
         if not path.exists():
             return None
-        return membership.verify(
-            path.read_bytes(), self._profile.governance_key, consortium=self._profile.consortium
-        )
+        return membership.verify(path.read_bytes(), self._profile.governance_key, consortium=self._profile.consortium)
 
     def _load_salt(self) -> bytes:
         path = self._folder / SALT

@@ -78,9 +78,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
             agent_pb2.ToAgent(
                 welcome=agent_pb2.Welcome(
                     membership=envelope_pb2.Envelope.FromString(self._directory.membership_envelope),
-                    datasets=[
-                        envelope_pb2.Envelope.FromString(p.envelope) for p in self._directory.datasets.values()
-                    ],
+                    datasets=[envelope_pb2.Envelope.FromString(p.envelope) for p in self._directory.datasets.values()],
                     at=int(time.time()),
                 )
             )

@@ -49,10 +49,7 @@ class Directory:
             self.membership = membership.verify(envelope, self.governance_key, consortium=self.consortium)
             self.membership_envelope = envelope
             self.members = MappingProxyType(
-                {
-                    i.id: Member(i.id, i.organisation, i.identity_key, i.epoch_key)
-                    for i in self.membership.institutions
-                }
+                {i.id: Member(i.id, i.organisation, i.identity_key, i.epoch_key) for i in self.membership.institutions}
             )
         published = {}
         for name, row in uow.datasets().items():

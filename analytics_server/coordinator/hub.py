@@ -75,9 +75,7 @@ class Hub:
     def serving(self, dataset: str, schema_hash: bytes, among: Iterable[str]) -> tuple[str, ...]:
         """Return the sorted ids, of those given, that are connected and serve the dataset as described now."""
         return tuple(
-            sorted(
-                i for i in among if (c := self._connections.get(i)) and c.serving.get(dataset) == schema_hash
-            )
+            sorted(i for i in among if (c := self._connections.get(i)) and c.serving.get(dataset) == schema_hash)
         )
 
     def all(self) -> tuple[AgentConnection, ...]:

@@ -101,4 +101,3 @@ def failed(request_id: bytes, reason: str, *, charged: bool) -> log_pb2.LogEntry
         actor=COORDINATOR,
         failed=log_pb2.Failed(request_id=request_id, reason=reason, charged=charged),
     )
-

@@ -85,7 +85,9 @@ class _Live:
 class RequestDesk:
     """Takes requests in, runs them, and answers for them after a disconnect or a restart."""
 
-    def __init__(self, *, database: Database, log: AuditLog, directory: Directory, hub: Hub, deadlines: Deadlines) -> None:
+    def __init__(
+        self, *, database: Database, log: AuditLog, directory: Directory, hub: Hub, deadlines: Deadlines
+    ) -> None:
         self._database = database
         self._log = log
         self._directory = directory
@@ -128,13 +130,17 @@ class RequestDesk:
         await self._require_owner(request_id, peer)
         stored = await self._database.read(lambda uow: self._stored(uow, request_id))
         if stored is None:
-            raise IdentityError("there is no such request of yours", hint="cohortium audit log --kind requested lists them")
+            raise IdentityError(
+                "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
+            )
         return stored
 
     async def _require_owner(self, request_id: bytes, peer: Peer) -> None:
         row = await self._database.read(lambda uow: uow.request(request_id))
         if row is None or row.analyst != peer.id:
-            raise IdentityError("there is no such request of yours", hint="cohortium audit log --kind requested lists them")
+            raise IdentityError(
+                "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
+            )
 
     def _check(self, envelope: bytes, peer: Peer) -> _Checked:
         """Everything that can be said without asking anyone. Raises the error that the analyst reads."""
@@ -203,7 +209,7 @@ class RequestDesk:
                 except RoundRestart as restart:
                     excluded.update(restart.accused)
                     assert round_ is not None  # noqa: S101 - a restart is raised by a round that exists
-                    self._close(round_, "restarted")
+                    await self._log_restart(round_, restart.accused)
                     logger.warning("round restarted", request=request_id.hex()[:12], without=sorted(excluded))
                     if attempt == MAX_ATTEMPTS:
                         raise RoundFailed(
@@ -253,8 +259,8 @@ class RequestDesk:
         organisations = {members[i].organisation for i in invited}
         if len(organisations) < need:
             raise QuorumError(
-                f"only {len(organisations)} organisations serve {verified.dataset!r} now"
-                f" ({', '.join(invited) or 'none'}); this query needs {need}",
+                f"{len(organisations) or 'no'} organisations serve {verified.dataset!r} now"
+                f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
                 hint="wait for more institutions to connect; cohortium datasets shows who serves what. Nothing was spent",
             )
         threshold = default_threshold(len(invited))
@@ -352,6 +358,12 @@ class RequestDesk:
             self._keep(uow, cosignatures)
 
         await self._database.write(work)
+
+    async def _log_restart(self, round_: Round, accused: tuple[str, ...]) -> None:
+        """Write who was found cheating, before the next round begins without them."""
+        outcome = f"restarted without {', '.join(accused)}"
+        self._close(round_, outcome)
+        await self._database.write(lambda uow: self._log.append_in(uow, [self._ended(round_, outcome)]))
 
     async def _release(self, checked: _Checked, live: _Live, round_: Round, sums: Ring) -> None:
         parameters = round_.parameters

@@ -7,13 +7,15 @@ is gone, when a step is over. Must not know: SQL, the log, what the sums mean.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from analytics_server.coordinator.hub import Hub
 from protos.v1 import agent_pb2
-from queries.errors import CohortiumError, PolicyDenied, ProtocolViolation, RoundError, SignatureError
+from queries.errors import CohortiumError, ProtocolViolation, RoundError, SignatureError
 from trust.identity import keys
+from trust.rpc.errors import from_code
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.refusals import LateMessage
@@ -25,6 +27,7 @@ class Deadlines:
     """Seconds that a step may take before those who have not answered count as dropped out."""
 
     join: float = 15.0
+    """Also for opening the dealt shares."""
     upload: float = 120.0
     confirm: float = 15.0
     reveal: float = 15.0
@@ -66,7 +69,7 @@ class RoundRestart(Exception):
 
 
 class Round:
-    """One attempt: announce, JOIN, UPLOAD, CONFIRM, REVEAL. All methods run on the event loop."""
+    """One attempt: announce, JOIN, roster, UPLOAD, CONFIRM, REVEAL. All methods run on the event loop."""
 
     def __init__(
         self,
@@ -129,7 +132,11 @@ class Round:
             decision.ParseFromString(answer.decision)
         except Exception as error:  # protobuf's DecodeError lives in different modules per back end
             raise ProtocolViolation(f"institution {member} sent a malformed decision", party=member) from error
-        if (decision.institution, decision.round_id, decision.request_id) != (member, self.id, self.parameters.request_id):
+        if (decision.institution, decision.round_id, decision.request_id) != (
+            member,
+            self.id,
+            self.parameters.request_id,
+        ):
             raise ProtocolViolation(f"institution {member} sent a decision on another request", party=member)
         signed = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
         self.decisions[member] = SignedDecision(decision, signed.SerializeToString(deterministic=True))
@@ -145,6 +152,8 @@ class Round:
         match step:
             case "abandon":
                 self.drop(member, f"abandoned: {payload[:300].decode(errors='replace')}")
+            case "ready" if self._step == "roster":
+                self._answered(member)
             case "complaint":
                 self._core.on_complaint(member, payload)
                 self._answered(member)
@@ -155,7 +164,7 @@ class Round:
                 self._core.on_reveal(member, payload)
                 self._answered(member)
             case _:
-                raise ProtocolViolation(f"institution {member} sent an unknown step {step[:20]!r}", party=member)
+                raise ProtocolViolation(f"institution {member} sent {step[:20]!r} in step {self._step!r}", party=member)
 
     def start_upload(self, member: str) -> UploadSink:
         """Open the one upload of a member; raise ProtocolViolation where none is expected."""
@@ -191,9 +200,7 @@ class Round:
 
     # --- the four steps ------------------------------------------------------------------------------------------
 
-    async def run(
-        self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
-    ) -> Ring:
+    async def run(self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]) -> Ring:
         """Run the round to its sum. `announce` sends the announcement; `on_decided` makes the agents' decisions durable
         in the log, and is awaited before anything can be revealed.
 
@@ -206,25 +213,28 @@ class Round:
             except RoundError as error:
                 raise RoundFailed(error, charged=bool(self._uploaded)) from error
 
-    async def _steps(
-        self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]
-    ) -> Ring:
-        need = self.parameters.threshold
+    async def _steps(self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]) -> Ring:
         self._begin("join", self.parameters.invited)
         await announce()
         self._on_step("announced", self.parameters.invited)
-        joined = await self._wait(self._deadlines.join, at_least=need)
+        joined = await self._wait(self._deadlines.join)  # everyone's decision belongs into the log, also where it is no
         logged = asyncio.ensure_future(on_decided())
         try:
             self._refuse_if_denied(joined)
             rosters = self._core.close_joins()
             self._on_step("joined", self.roster)
-            self._begin("upload", self.roster)
+            self._begin("roster", self.roster)
             for member, roster in rosters.items():
                 self._send(member, "roster", roster)
-            uploaded = await self._wait(self._deadlines.upload)
+            # Nobody uploads before everybody has opened their shares: an agent sends one vector per request, so a
+            # cheating dealer must be found while the round can still be begun anew.
+            agreed = await self._wait(self._deadlines.join)
             if self._core.accused:
                 raise RoundRestart(self._core.accused)
+            self._begin("upload", agreed)
+            for member in agreed:
+                self._send(member, "upload", b"")
+            uploaded = await self._wait(self._deadlines.upload)
             survivors = self._core.close_uploads()
             self._on_step("uploaded", uploaded)
             self._begin("confirm", self._alive(self.roster))
@@ -247,12 +257,10 @@ class Round:
         self._reached = []
         self._waiting = set(expected) - self._gone
 
-    async def _wait(
-        self, seconds: float, *, at_least: int = 0, done: Callable[[], bool] | None = None
-    ) -> tuple[str, ...]:
-        """Wait until everyone expected has answered or is gone, `done()`, or fewer than `at_least` can still answer."""
+    async def _wait(self, seconds: float, *, done: Callable[[], bool] | None = None) -> tuple[str, ...]:
+        """Wait until everyone expected has answered or is gone, or until `done()`; return who answered."""
         end = asyncio.get_running_loop().time() + seconds
-        while self._waiting and not (done and done()) and len(self._waiting) + len(self._reached) >= at_least:
+        while self._waiting and not (done and done()):
             self._progressed.clear()
             left = end - asyncio.get_running_loop().time()
             try:
@@ -267,11 +275,14 @@ class Round:
         denied = {m: d.decision for m, d in self.decisions.items() if not d.decision.allowed}
         if len(joined) >= self.parameters.threshold or not denied:
             return
-        first = denied[min(denied)]
-        raise PolicyDenied(
+        codes = Counter(decision.code for decision in denied.values())
+        code = min(codes, key=lambda c: (-codes[c], c))  # the reason most give
+        first = next(denied[m] for m in sorted(denied) if denied[m].code == code)
+        raise from_code(
+            code,
             f"{len(denied)} of {len(self.parameters.invited)} institutions refused: {first.message}",
-            rule=first.rule or first.code,
-            hint=first.hint,
+            first.hint,
+            {"rule": first.rule},
         )
 
     def _alive(self, members: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+import grpc.aio
 import structlog
 
 from analytics_server import control
@@ -53,8 +54,6 @@ class Coordinator:
         )
         self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._cosigned)
         self._cosignatures: list[tuple[str, agent_pb2.Cosignature]] = []
-        self._member_server = rpc.new_server()
-        self._enrolment_server = rpc.new_server()
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
         """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""
@@ -62,7 +61,8 @@ class Coordinator:
         interrupted = await self._desk.recover()
         if interrupted:
             logger.warning("ended requests that an earlier run left open", requests=interrupted)
-        addresses = await self._listen()
+        members, newcomers = rpc.new_server(), rpc.new_server()
+        addresses = await self._listen(members, newcomers)
         try:
             async with asyncio.TaskGroup() as background:
                 background.create_task(control.listen(self._config.folder, self._reload))
@@ -70,27 +70,27 @@ class Coordinator:
                 on_ready(*addresses)
         finally:
             await self._desk.stop()
-            await self._member_server.stop(GRACE_S)
-            await self._enrolment_server.stop(GRACE_S)
+            await members.stop(GRACE_S)
+            await newcomers.stop(GRACE_S)
             self._database.close()
 
-    async def _listen(self) -> tuple[str, str]:
+    async def _listen(self, members: grpc.aio.Server, newcomers: grpc.aio.Server) -> tuple[str, str]:
         tls = self._config.tls()
         analyst_pb2_grpc.add_AnalystServicer_to_server(
-            AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk), self._member_server
+            AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk), members
         )
-        agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, self._member_server)
+        agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, members)
         audit_pb2_grpc.add_AuditServicer_to_server(
-            AuditServicer(store=self._store, log=self._log, gate=self._directory.gate), self._member_server
+            AuditServicer(store=self._store, log=self._log, gate=self._directory.gate), members
         )
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(
-            EnrolmentServicer(self._config, self._store, self._log), self._enrolment_server
+            EnrolmentServicer(self._config, self._store, self._log), newcomers
         )
         host, enrolment_host = self._config.listen, self._config.enrolment_listen
-        port = rpc.bind(self._member_server, host, rpc.mutual_credentials(tls.key, tls.chain, tls.ca))
-        enrolment_port = rpc.bind(self._enrolment_server, enrolment_host, rpc.enrolment_credentials(tls.key, tls.chain))
-        await self._member_server.start()
-        await self._enrolment_server.start()
+        port = rpc.bind(members, host, rpc.mutual_credentials(tls.key, tls.chain, tls.ca))
+        enrolment_port = rpc.bind(newcomers, enrolment_host, rpc.enrolment_credentials(tls.key, tls.chain))
+        await members.start()
+        await newcomers.start()
         return _with_port(host, port), _with_port(enrolment_host, enrolment_port)
 
     async def _reload(self) -> None:
