@@ -141,9 +141,7 @@ class AgentRound:
             public = entry.public
             if entry.share is None:
                 if public.data != join.public.data or entry.signature != join.signature:
-                    raise BadRoster(
-                        f"the coordinator altered what institution {self._me} joined with", party=COORDINATOR
-                    )
+                    raise BadRoster(f"the coordinator altered the JOIN of institution {self._me}", party=COORDINATOR)
                 continue
             statement = keys.join_statement(self.round_id, public.data)
             member = self._members[public.member]
