@@ -95,14 +95,14 @@ def people() -> exp.Select:
 
 def normal(dataset: Dataset, *, in_place: bool) -> exp.Select:
     """Return the table that `sql` reads, from `staged`, `codes` and `people`. Rows without a person are left out."""
-    outputs: list[exp.Expr] = [_column(ROW, STAGED)]
+    outputs: list[exp.Expr] = []
     joins = []
     if dataset.privacy_unit and not in_place:
-        outputs += [_column(PERSON, PEOPLE), _column(ROWS, PEOPLE)]
+        outputs += [exp.alias_(_ticket(), ROW), _column(PERSON, PEOPLE), _column(ROWS, PEOPLE)]
         same = exp.EQ(this=_column(PERSON_TEXT, STAGED), expression=_column(PERSON_TEXT, PEOPLE))
         joins.append(exp.Join(this=exp.to_table(PEOPLE), on=same))
     elif dataset.privacy_unit:
-        outputs.append(exp.alias_(_column(PERSON_TEXT, STAGED), PERSON))
+        outputs += [_column(ROW, STAGED), exp.alias_(_column(PERSON_TEXT, STAGED), PERSON)]
     for index, column in enumerate(dataset.columns):
         if isinstance(column.kind, Numeric):
             outputs.append(exp.alias_(_finite(_column(column.name, STAGED)), column.name, quoted=True))
@@ -122,6 +122,20 @@ def normal(dataset: Dataset, *, in_place: bool) -> exp.Select:
     if dataset.privacy_unit and in_place:
         select.where(_present(PERSON_TEXT, STAGED), copy=False)
     return select
+
+
+def _ticket() -> exp.Expr:
+    """A row's ticket in the lottery of its person: a function of the person and of the row's place among their rows.
+
+    Not of its place in the file: then the presence of one person would move the tickets of all who follow.
+    """
+    own = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=[_column(PERSON_TEXT, STAGED)],
+        order=exp.Order(expressions=[exp.Ordered(this=_column(ROW, STAGED), nulls_first=False)]),
+    )
+    mixed = exp.Anonymous(this="HASH", expressions=[_column(PERSON_TEXT, STAGED), own])
+    return _cast("BIGINT", exp.Mod(this=mixed, expression=exp.Literal.number(1 << 62)))
 
 
 def misfits(dataset: Dataset) -> exp.Select | None:

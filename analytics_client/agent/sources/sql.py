@@ -2,7 +2,7 @@
 
 The statement reads a table `local_rows` of this shape, which every source provides:
 
-    _row      a unique integer                     _person   who the row is about; never null
+    _row      an integer, unique in a person       _person   who the row is about; never null
     _rows     how many rows `_person` has in all   NAME      of every schema column: a number without NaN or infinity,
     (only with a privacy unit; _rows optional)               or the position of its category in the published keys
 
