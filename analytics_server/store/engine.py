@@ -132,7 +132,7 @@ def _explain_postgresql(cause: BaseException | None) -> Exception:
         return LogError(str(cause).partition("\n")[0], hint="records are never changed; verify the log")
     if state == "42501":
         return ServiceError("PostgreSQL denies the store's role a right", hint="see 'writer role' in docs/audit.md")
-    if state:
+    if state and not state.startswith(("08", "57P")):  # not a broken connection, nor a server that is shutting down
         return ServiceError(f"PostgreSQL refused (SQLSTATE {state})", hint="see the server's log")
     return ServiceError(
         "PostgreSQL cannot be reached", hint="nothing acknowledged was lost; check the address and try again"
