@@ -49,6 +49,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         raise ConfigError(f"there is no file {path}")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.text_factory = bytes  # an edited cell may hold text that is not even UTF-8
             missing = {"audit_entry", "checkpoint", "membership"} - _tables(connection)
             if missing:
                 raise ConfigError(f"{path} holds no audit log", hint="give a copy of state.sqlite, or an SQLite export")
@@ -60,7 +61,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {_bytes(name).decode(errors="replace") for (name,) in rows}
 
 
 def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
@@ -77,7 +79,7 @@ def _checkpoints(connection: sqlite3.Connection) -> list[bytes]:
     lines: dict[int, list[str]] = {}
     if "cosignature" in _tables(connection):
         for size, line in connection.execute("SELECT size, line FROM cosignature ORDER BY size, witness"):
-            lines.setdefault(size, []).append(line)
+            lines.setdefault(size, []).append(_bytes(line).decode(errors="replace"))
     found = []
     for size, note in connection.execute("SELECT size, note FROM checkpoint ORDER BY size"):
         try:
@@ -88,7 +90,7 @@ def _checkpoints(connection: sqlite3.Connection) -> list[bytes]:
 
 
 def _bytes(value: object) -> bytes:
-    """An edited cell may hold text or a number; what matters is that it is not what was hashed."""
+    """An edited cell may hold a number or nothing; what matters is that it is not what was hashed."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
