@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from harness.identity import hospitals, payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.identity import hospitals, payload
 from queries.errors import CohortiumError
 from trust.identity import keys, membership
 from trust.identity.membership import Person

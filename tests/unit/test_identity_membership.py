@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from harness.identity import CONSORTIUM, Hospital, hospitals, payload
+
 from protos.v1 import membership_pb2
 from queries.errors import IdentityError, SignatureError
 from trust.identity import keys, membership
@@ -102,7 +102,7 @@ def test_document_that_contradicts_itself_is_not_built(institutions, people, com
 
 def test_shared_epoch_key_is_refused() -> None:
     twin = replace(HOSPITALS[1], epoch=HOSPITALS[0].epoch)
-    with pytest.raises(IdentityError, match="epoch key .* twice"):
+    with pytest.raises(IdentityError, match=r"epoch key .* twice"):
         payload([LISTED[0], twin.listed()], [])
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from harness.identity import CONSORTIUM, hospitals, payload
+
 from protos.v1 import query_pb2
 from queries.errors import ClockError, IdentityError, QueryError, SignatureError
 from trust.identity import envelope, keys, membership

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-
 from harness.identity import Authority
+
 from queries.errors import IdentityError
 from trust.identity import keys, x509
 from trust.identity.names import Peer, check_consortium, check_organisation, check_participant, parse_uri

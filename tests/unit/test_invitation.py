@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-
 from harness.identity import Authority
+
 from queries.errors import InvitationError
 from trust.identity.invitation import PREFIX, Invitation, new_secret, secret_hash
 

@@ -20,7 +20,8 @@ def test_address_is_host_and_port(address: str, parts: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost", ":7443", "localhost:", "localhost:http", "::1:7443", "[]:1", "a:65536", "a:-1", "a:\u0663"]
+    "address",
+    ["", "localhost", ":7443", "localhost:", "localhost:http", "::1:7443", "[]:1", "a:65536", "a:-1", "a:\u0663"],
 )
 def test_anything_else_is_refused(address: str) -> None:
     with pytest.raises(ConfigError):

@@ -26,7 +26,7 @@ KEEPALIVE_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 3.0
 """How long to wait for a connection; with `PROBE_TIMEOUT_S` for the diagnosis a user waits less than 5 s."""
-PROBE_TIMEOUT_S = 1.5
+PROBE_TIMEOUT_S = 1.2
 CALL_DEADLINE_S = 10.0
 """For calls answered from the coordinator's own state."""
 ROUND_DEADLINE_S = 120.0
@@ -57,7 +57,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def connect(address: str, identity: TlsIdentity, *, timeout: float = CONNECT_TIMEOUT_S) -> grpc.Channel:
-    """Return a connected channel, or raise within `timeout` + 1.5 seconds.
+    """Return a connected channel, or raise within `timeout` + 1.2 seconds.
 
     ServiceError: nobody there. IdentityError: not this consortium's coordinator, or it does not accept our certificate.
     ClockError: certificates and this machine's clock disagree.
@@ -100,7 +100,7 @@ async def connect_aio(address: str, identity: TlsIdentity, *, timeout: float = C
 
 
 def diagnose(address: str, identity: TlsIdentity) -> CohortiumError:
-    """Return why no channel could be had: look at our certificate, then dial and shake hands once, at most 1.5 s."""
+    """Return why no channel could be had: look at our certificate, then dial and shake hands once, at most 1.2 s."""
     own = _own_certificate_error(identity)
     if own is not None:
         return own
@@ -161,7 +161,7 @@ def _server_certificate_error(address: str, consortium: str, verify_code: int) -
             hint="check this machine's clock; if it is right, tell your operator",
         )
     return IdentityError(
-        f"the server at {address} is no coordinator of {consortium!r}",
+        f"the server at {address} is no coordinator of consortium {consortium!r}",
         hint="check the address; never go on with another certificate",
     )
 
