@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc.aio
 import structlog
@@ -28,6 +28,8 @@ Prepare = Callable[[agent_pb2.Welcome], Responder]
 """Verify what governance published and load the data for it; blocks."""
 
 FIRST_DELAY, LAST_DELAY = 0.2, 5.0
+SMALL = 1 << 16
+"""Bytes below which work is done on the event loop: handing it to a thread would take longer."""
 logger = structlog.get_logger("cohortium.agent")
 
 
@@ -185,12 +187,12 @@ class _Stream:
     async def _step(self, responder: Responder, active: ActiveRound, step: str, payload: bytes) -> None:
         match step:
             case "roster":
-                complaint = await asyncio.to_thread(active.core.on_roster, payload)
+                complaint = await _run(len(payload), active.core.on_roster, payload)
                 self._reply(active, "ready" if complaint is None else "complaint", complaint or b"")
             case "upload":
                 await self._upload(responder, active)
             case "survivors":
-                self._reply(active, "confirm", await asyncio.to_thread(active.core.on_survivors, payload))
+                self._reply(active, "confirm", await _run(len(payload), active.core.on_survivors, payload))
             case "confirmations":
                 self._reply(active, "reveal", await asyncio.to_thread(responder.reveal, active, payload))
             case other:
@@ -201,12 +203,25 @@ class _Stream:
 
     async def _upload(self, responder: Responder, active: ActiveRound) -> None:
         chunks = await asyncio.to_thread(responder.upload, active)
+        size = active.core.parameters.vector_bytes
 
         async def messages() -> AsyncIterator[agent_pb2.UploadChunk]:
-            yield agent_pb2.UploadChunk(round_id=active.id)
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-                yield agent_pb2.UploadChunk(data=chunk)
-            yield agent_pb2.UploadChunk(manifest=active.core.manifest())
+            """Yield the round id with the first chunk and the manifest with the last, which may be the same."""
+            message = agent_pb2.UploadChunk(round_id=active.id)
+            chunk = await _run(size, next, chunks, None)
+            while chunk is not None:
+                message.data = chunk
+                chunk = await _run(size, next, chunks, None)
+                if chunk is not None:
+                    yield message
+                    message = agent_pb2.UploadChunk()
+            message.manifest = active.core.manifest()
+            yield message
 
         with translated(self._link.address):
             await self._stub.Upload(messages())
+
+
+async def _run(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Run what takes time in proportion to `size` bytes: at once where that is little, else in a thread."""
+    return work(*arguments) if size <= SMALL else await asyncio.to_thread(work, *arguments)

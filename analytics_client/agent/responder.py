@@ -8,7 +8,7 @@ the wire. Methods block (they sign, query, draw noise); `link` runs them in thre
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,7 +25,15 @@ from analytics_client.agent.sources import Source
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
 from queries.accounting import Curve, rho_to_epsilon
 from queries.encode import decode_query
-from queries.errors import CohortiumError, DataError, LogError, PolicyDenied, QueryError
+from queries.errors import (
+    CohortiumError,
+    ConfigError,
+    DataError,
+    LogError,
+    PolicyDenied,
+    QueryError,
+    ServiceError,
+)
 from queries.plan import NoiseShape, Plan, make_plan
 from queries.policy import Policy, RequestFacts, decide
 from queries.resolve import columns_used, operations_used
@@ -58,6 +66,7 @@ class ActiveRound:
     core: AgentRound
     request_id: bytes
     vector: Future[npt.NDArray[np.uint64]] = field(repr=False)
+    sent: bool = False
 
     @property
     def id(self) -> bytes:
@@ -116,39 +125,56 @@ class Responder:
         decision = agent_pb2.Decision(institution=self._me)
         active: ActiveRound | None = None
         join = b""
-        cosignature: agent_pb2.Cosignature | None = None
+        head: tuple[int, bytes] | None = None
+
+        def note(size: int, root: bytes) -> None:
+            nonlocal head
+            head = size, root  # made durable below, in one transaction with the reservation, before anything is sent
+
+        line = ""
         try:
             parameters = parse_parameters(announce.parameters)
             decision.round_id, decision.request_id = parameters.round_id, parameters.request_id
-            cosignature = self.witness(announce.head)
-            active, join = self._accept(announce, parameters, decision)
+            line = self._advance(announce.head, note)
+            active, join = self._accept(announce, parameters, decision, head)
         except CohortiumError as error:
-            decision.allowed = False
-            decision.code, decision.message, decision.hint = error.code, error.message, error.hint
-            decision.rule = error.rule if isinstance(error, PolicyDenied) else error.code
-            level = logger.error if isinstance(error, LogError) else logger.info
-            level("refused", request=decision.request_id.hex()[:12], rule=decision.rule, reason=error.message)
+            _deny(decision, error)
+            if head is not None:
+                line = self._keep_head(head, line)
         encoded = decision.SerializeToString(deterministic=True)
-        return (
-            agent_pb2.Answer(
-                round_id=decision.round_id,
-                decision=encoded,
-                signature=self._identity_key.sign(frame("decision", encoded)),
-                join=join,
-                cosignature=cosignature,
-            ),
-            active,
+        answer = agent_pb2.Answer(
+            round_id=decision.round_id,
+            decision=encoded,
+            signature=self._identity_key.sign(frame("decision", encoded)),
+            join=join,
         )
+        if line:
+            answer.cosignature.size, answer.cosignature.line = self._witness.size, line
+        return answer, active
+
+    def _keep_head(self, head: tuple[int, bytes], line: str) -> str:
+        """Make a head durable after a refusal; return the cosignature, or "" where it could not be kept."""
+        try:
+            self._ledger.set_head(*head)
+        except CohortiumError as error:
+            logger.error("the log head could not be kept", reason=error.message, hint=error.hint)
+            return ""
+        return line
 
     def witness(self, head: agent_pb2.Head) -> agent_pb2.Cosignature:
         """Check that the log only grew, persist its head, then cosign it. Raises LogError on a fork or rewind."""
-        line = self._witness.advance(
-            head.checkpoint, head.old_size, list(head.consistency), persist=self._ledger.set_head
-        )
+        line = self._advance(head, self._ledger.set_head)
         return agent_pb2.Cosignature(size=self._witness.size, line=line)
 
+    def _advance(self, head: agent_pb2.Head, persist: Callable[[int, bytes], None]) -> str:
+        return self._witness.advance(head.checkpoint, head.old_size, list(head.consistency), persist=persist)
+
     def _accept(
-        self, announce: agent_pb2.Announce, parameters: RoundParameters, decision: agent_pb2.Decision
+        self,
+        announce: agent_pb2.Announce,
+        parameters: RoundParameters,
+        decision: agent_pb2.Decision,
+        head: tuple[int, bytes] | None,
     ) -> tuple[ActiveRound, bytes]:
         verified = verify_request(
             announce.request.SerializeToString(deterministic=True),
@@ -183,6 +209,7 @@ class Responder:
             rho_nano=verified.rho_nano,
             budgets=self._budgets.for_request(verified.dataset, verified.analyst),
             round_id=core.round_id,
+            head=head,
         )
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
@@ -272,6 +299,7 @@ class Responder:
             logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))
             raise PolicyDenied("it cannot answer from its data now", rule="data") from error
         self._ledger.upload(active.request_id, active.id)
+        active.sent = True
         return active.core.masked_chunks(vector)
 
     def reveal(self, active: ActiveRound, confirmations: bytes) -> bytes:
@@ -284,4 +312,21 @@ class Responder:
         """Forget a round; what it reserved returns to the budget unless a vector was sent."""
         active.vector.cancel()
         active.core.close()
-        self._ledger.release(active.request_id, active.id)
+        if not active.sent:
+            self._ledger.release(active.request_id, active.id)
+
+
+def _deny(decision: agent_pb2.Decision, error: CohortiumError) -> None:
+    """Write a refusal. What is wrong with local files is for the steward's eyes; others learn only that it is so."""
+    request = decision.request_id.hex()[:12]
+    decision.allowed = False
+    if isinstance(error, ConfigError | DataError):
+        logger.error("cannot answer", request=request, reason=error.message, hint=error.hint)
+        decision.code = decision.rule = ServiceError.code
+        decision.message = f"the agent of {decision.institution} cannot answer now"
+        decision.hint = "its steward finds the reason in the agent's own log"
+        return
+    decision.code, decision.message, decision.hint = error.code, error.message, error.hint
+    decision.rule = error.rule if isinstance(error, PolicyDenied) else error.code
+    level = logger.error if isinstance(error, LogError) else logger.info
+    level("refused", request=request, rule=decision.rule, reason=error.message)

@@ -57,7 +57,6 @@ class Agent:
         self._identity_key = self._profile.identity_key()
         self._epoch_key = self._profile.epoch_key()
         self._pair_keys = PairKeys(self._epoch_key)
-        self._witness: Witness | None = None
         self._work = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="work")
 
     @property
@@ -95,22 +94,21 @@ class Agent:
         if self._membership is None or document.hash != self._membership.hash:
             files.replace(self._folder / MEMBERSHIP, envelope, secret=False)
             self._membership = document
-        if self._witness is None or self._witness.log_key != document.log_key:
-            size, root = self._ledger.head()
-            self._witness = Witness(
-                name=self._profile.id,
-                key=self._profile.identity_key(),
-                origin=document.log_origin,
-                log_key=document.log_key,
-                size=size,
-                root=root,
-            )
+        size, root = self._ledger.head()
+        witness = Witness(
+            name=self.id,
+            key=self._identity_key,
+            origin=document.log_origin,
+            log_key=document.log_key,
+            size=size,
+            root=root,
+        )
         published = {}
         for description in welcome.datasets:
             dataset, schema_hash = verify_dataset(description.SerializeToString(deterministic=True), governance)
             published[dataset.name] = (dataset, schema_hash)
         return Responder(
-            me=self._profile.id,
+            me=self.id,
             identity_key=self._identity_key,
             epoch_key=self._epoch_key,
             pair_keys=self._pair_keys,
@@ -119,7 +117,7 @@ class Agent:
             budgets=configuration.budgets(self._config, {name: dataset for name, (dataset, _) in published.items()}),
             served=self._serve(published),
             membership=document,
-            witness=self._witness,
+            witness=witness,
             salt=self._salt,
             work=self._work,
         )

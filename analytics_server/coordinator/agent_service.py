@@ -114,23 +114,23 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
     ) -> agent_pb2.UploadReceipt:
         """Feed one masked vector to its round; it counts only when its manifest verifies."""
         peer = peer_of(context)
-        first = await anext(aiter(request_iterator), None)
+        message = await anext(aiter(request_iterator), None)
         connection = self._hub.get(peer.id)
-        round_ = connection.rounds.get(first.round_id) if first is not None and connection is not None else None
+        round_ = connection.rounds.get(message.round_id) if message is not None and connection is not None else None
         if not isinstance(round_, Round):
             raise ProtocolViolation("there is no such round, or it is over", party=peer.id)
         try:
             sink = round_.start_upload(peer.id)
-            async for message in request_iterator:
-                if message.data:
-                    if len(message.data) <= SMALL_CHUNK:
-                        sink.feed(message.data)
-                    else:
-                        await asyncio.to_thread(sink.feed, message.data)
+            while message is not None:
+                if len(message.data) <= SMALL_CHUNK:
+                    sink.feed(message.data)
+                else:
+                    await asyncio.to_thread(sink.feed, message.data)
                 if message.manifest:
                     sink.finish(message.manifest)
                     round_.finish_upload(peer.id)
                     return agent_pb2.UploadReceipt()
+                message = await anext(aiter(request_iterator), None)
             raise ProtocolViolation(f"institution {peer.id} ended its upload without a manifest", party=peer.id)
         except CohortiumError as error:
             round_.drop(peer.id, error.message)
