@@ -77,6 +77,20 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent or reserved of a dataset by one analyst, or by all together where `analyst` is TOTAL.
+
+    `budget` is the one that was last applied to it.
+    """
+
+    dataset: str
+    analyst: str
+    spent: Curve
+    rho_nano: int
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One request in the ledger's history. `at` is unix seconds of its last change, `cost` what it was admitted for."""
 
@@ -244,11 +258,14 @@ class Ledger:
         with self._transaction() as connection:
             _advance(connection, size, root)
 
-    def spent(self) -> Mapping[tuple[str, str], Curve]:
-        """What is spent or reserved, by (dataset, analyst); analyst "" is everyone together."""
+    def accounts(self) -> tuple[Account, ...]:
+        """Return every account that was ever drawn on, datasets' totals before their analysts."""
         with self._transaction(write=False) as connection:
             rows = connection.execute(sa.select(account).order_by(account.c.dataset, account.c.analyst)).all()
-        return {(row.dataset, row.analyst): load(row.spent) for row in rows}
+        return tuple(
+            Account(row.dataset, row.analyst, load(row.spent), row.rho_nano, Budget(row.epsilon, row.delta))
+            for row in rows
+        )
 
     def history(self, limit: int = 100) -> tuple[Entry, ...]:
         """Return the most recently changed requests, newest first."""
@@ -325,7 +342,9 @@ def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, l
                 if left >= 0.001
                 else "it is used up: ask the institution's steward for a larger one",
             )
-        _store(connection, dataset, owner, _Cost(spent.curve + cost.curve, spent.rho_nano + cost.rho_nano))
+        total = {"spent": dump(spent.curve + cost.curve), "rho_nano": spent.rho_nano + cost.rho_nano}
+        row = {"dataset": dataset, "analyst": owner, "delta": budget.delta, "epsilon": budget.epsilon, **total}
+        connection.execute(account.insert().prefix_with("OR REPLACE").values(**row))
 
 
 def _give_back(connection: sa.Connection, request_id: bytes) -> None:
@@ -334,7 +353,9 @@ def _give_back(connection: sa.Connection, request_id: bytes) -> None:
     for owner in (TOTAL, row.analyst):
         spent = _spent(connection, row.dataset, owner)
         rest = Curve(tuple(had - gave for had, gave in zip(spent.curve.nano, cost.nano, strict=True)))
-        _store(connection, row.dataset, owner, _Cost(rest, spent.rho_nano - row.rho_nano))
+        mine = account.c.dataset == row.dataset, account.c.analyst == owner
+        total = {"spent": dump(rest), "rho_nano": spent.rho_nano - row.rho_nano}
+        connection.execute(account.update().where(*mine).values(**total))
     connection.execute(request.update().where(request.c.id == request_id).values(**_now("released")))
 
 
@@ -342,11 +363,6 @@ def _spent(connection: sa.Connection, dataset: str, analyst: str) -> _Cost:
     mine = account.c.dataset == dataset, account.c.analyst == analyst
     stored = connection.execute(sa.select(account.c.spent, account.c.rho_nano).where(*mine)).first()
     return _Cost(Curve.zero(), 0) if stored is None else _Cost(load(stored.spent), stored.rho_nano)
-
-
-def _store(connection: sa.Connection, dataset: str, analyst: str, spent: _Cost) -> None:
-    row = {"dataset": dataset, "analyst": analyst, "spent": dump(spent.curve), "rho_nano": spent.rho_nano}
-    connection.execute(account.insert().prefix_with("OR REPLACE").values(**row))
 
 
 def _end_rounds(connection: sa.Connection, request_id: bytes) -> None:

@@ -45,6 +45,8 @@ account = sa.Table(
     sa.Column("analyst", sa.Text, primary_key=True),  # TOTAL: everyone's spending on the dataset
     sa.Column("spent", sa.Text, nullable=False),  # JSON list of nano-units per order, reservations included
     sa.Column("rho_nano", sa.Integer, nullable=False),  # the same as a plain sum, for people and for the log
+    sa.Column("delta", sa.Float, nullable=False),  # at which epsilon is budgeted, as last applied
+    sa.Column("epsilon", sa.Float, nullable=False),  # the budget as last applied
 )
 request = sa.Table(
     "request",

@@ -1,0 +1,204 @@
+"""The command `cohortium-agent`: what a data steward types.
+
+Everything is imported inside the commands, so that `--help` answers at once. Must not know: how anything is computed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from queries.errors import ConfigError
+from trust.command import print_json, run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analytics_client.agent.check import Finding, Report
+
+app = typer.Typer(
+    name="cohortium-agent",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serve an institution's own data to its consortium: enrol once, check, then run.",
+    epilog="What DIR/agent.toml may say is described in docs/agent.md.",
+)
+LEDGER = "ledger.sqlite"
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The agent's folder, made by enrol.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+@app.command()
+def enrol(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The invitation the operator gave you.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the agent.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="NAME=PATH", help="Serve this file as dataset NAME; may be given again."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Join a consortium with an invitation. Keys are made here; agent.toml is written and allows nothing yet."""
+    from analytics_client import enrolment
+    from analytics_client.agent import config
+    from trust.identity import files
+
+    given = _named_paths(data or [])
+    joined = enrolment.enrol(token, folder, roles=("agent",))
+    files.write_new(folder / config.FILE, config.template(given).encode(), secret=False)
+    if json:
+        print_json({"id": joined.id, "consortium": joined.consortium, "folder": str(folder)})
+        return
+    typer.echo(f"You are agent {joined.id} of {joined.consortium}; your keys are in {folder}.")
+    typer.echo(f"Next: say in {folder / config.FILE} who may ask what, then: cohortium-agent check {folder}")
+
+
+@app.command()
+def check(
+    folder: Folder,
+    schema: Annotated[
+        list[Path] | None,
+        typer.Option("--schema", metavar="FILE", help="A published schema to hold the data to; may be given again."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say whether data, policy and budgets fit, and in plain words what anyone could ask. Sends nothing."""
+    from analytics_client.agent.check import check as examine
+
+    report = examine(folder, schema or [])
+    if json:
+        print_json(_record(report))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in report.findings:
+        _print_finding(console, finding)
+    for name in report.unchecked:
+        console.print(f"Dataset {name!r}: its files are there; give its --schema to check them.", markup=False)
+    for sentence in report.sentences:
+        console.print(sentence, markup=False)
+
+
+@app.command()
+def run(folder: Folder) -> None:
+    """Serve until stopped. Connects out to the coordinator; opens no port here."""
+    from analytics_client.agent.runner import run as serve
+
+    serve(folder)
+
+
+@app.command()
+def ledger(
+    folder: Folder,
+    acknowledge_loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON", help="Start an empty ledger because the old one is lost; say why.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Latest requests to list.")] = 20,
+    json: Json = False,
+) -> None:
+    """Show what was spent, what is left, and what was asked of this institution's data."""
+    from analytics_client.agent.balance import balances
+    from analytics_client.agent.ledger import Ledger
+
+    path = folder / LEDGER
+    if acknowledge_loss is not None:
+        Ledger.acknowledge_loss(path, acknowledge_loss).close()
+    with Ledger.read(path) as book:
+        accounts, history, notes = balances(book.accounts()), book.history(limit), book.notes()
+    if json:
+        print_json(
+            {
+                "accounts": [{name: getattr(a, name) for name in a.__slots__} for a in accounts],
+                "requests": [
+                    {
+                        "request_id": e.request_id.hex(),
+                        "dataset": e.dataset,
+                        "analyst": e.analyst,
+                        "state": e.state,
+                        "rho_nano": e.rho_nano,
+                        "at": e.at,
+                        "rounds": e.rounds,
+                    }
+                    for e in history
+                ],
+                "notes": [{"at": n.at, "text": n.text} for n in notes],
+            }
+        )
+        return
+    for balance in accounts:
+        typer.echo(str(balance))
+    if not accounts:
+        typer.echo("Nothing was asked of this institution's data yet.")
+    for note in notes:
+        typer.echo(f"{_when(note.at)}  {note.text}")
+    if history:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("when (UTC)", "analyst", "dataset", "cost (rho)", "state", "request", box=None)
+        for e in history:
+            row = _when(e.at), e.analyst, e.dataset, f"{e.rho_nano / 1e9:g}", e.state, e.request_id.hex()[:16]
+            table.add_row(*row)
+        Console(highlight=False, markup=False).print(table)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command(app)
+
+
+def _named_paths(given: list[str]) -> dict[str, str]:
+    paths = {}
+    for item in given:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--data {item!r} is not NAME=PATH", hint="as in --data patients=/data/patients.csv")
+        paths[name] = str(Path(path).expanduser().resolve())
+    return paths
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    from rich.table import Table
+
+    source = finding.source
+    console.print(
+        f"Dataset {finding.dataset.name!r}: {source.rows:,} rows of {source.persons:,} persons (at most "
+        f"{source.most_rows:,} a person, {finding.dataset.max_rows:,} used), {source.without_person:,} without a person.",
+        markup=False,
+    )
+    table = Table("column", "local name", "missing", "clipped", "unpublished", box=None)
+    for column in source.columns:
+        counts = (column.missing, column.clipped, column.unpublished)
+        table.add_row(column.name, repr(column.local), *(f"{count:,}" if count else "" for count in counts))
+    console.print(table, markup=False)
+
+
+def _record(report: Report) -> dict[str, object]:
+    return {
+        "datasets": [
+            {
+                "name": finding.dataset.name,
+                "rows": finding.source.rows,
+                "persons": finding.source.persons,
+                "without_person": finding.source.without_person,
+                "most_rows": finding.source.most_rows,
+                "columns": [{name: getattr(c, name) for name in c.__slots__} for c in finding.source.columns],
+            }
+            for finding in report.findings
+        ],
+        "unchecked": list(report.unchecked),
+        "policy": list(report.sentences),
+    }
+
+
+def _when(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
