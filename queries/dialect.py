@@ -370,7 +370,7 @@ def _refuse_word(source: Text, token: Token, before: str) -> None:
     if word in _REFUSED_WORDS:
         hint = _DISTINCT_HINT if word == "DISTINCT" and before == "open" else _REFUSED_WORDS[word]
         if token.text.lower() in source.columns:
-            hint = f'for the column of this name write "{token.text.lower()}"'
+            hint += f'; for the column of this name write "{token.text.lower()}"'
         raise source.error(token.start, f"{word} is not possible", hint)
     if not _WORD.fullmatch(token.text):
         raise source.error(token.start, f"{_shown(token)} is no name", "names are letters, digits and _")

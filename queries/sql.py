@@ -18,6 +18,7 @@ from sqlglot import exp
 from queries import ir, schema
 from queries.dialect import FUNCTIONS, SUBSET, Text, read, run_on_own_stack
 from queries.errors import LiteralError, QueryError, SqlError, UnknownName
+from queries.limits import MAX_BINS
 from queries.resolve import equal_width, literal, resolve
 
 _COMPARISONS: dict[type[exp.Expr], ir.Operator] = {
@@ -233,8 +234,11 @@ class _Reader:
         count = bins[0]
         if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdecimal():
             raise self.error(count, "the number of bins is a whole number", f"write HISTOGRAM({column.name}, 20)")
-        with self.at(node):
-            return ir.Histogram(column.name, equal_width(column, int(count.name)))
+        digits = count.name.lstrip("0")
+        with self.at(node):  # int() refuses thousands of digits with an error of its own
+            return ir.Histogram(
+                column.name, equal_width(column, int(digits or "0") if len(digits) < 9 else MAX_BINS + 1)
+            )
 
     def predicate(self, node: exp.Expr) -> ir.Predicate:
         """Return a condition. Recursion is bounded by the dialect's nesting; chains of AND and OR take none."""
