@@ -192,6 +192,15 @@ def test_a_second_join_is_refused_and_its_sender_left_out(rehearsal: Rehearsal) 
     finish(rehearsal, "bcde")
 
 
+def test_whoever_broke_the_protocol_is_not_heard_again_in_this_round(rehearsal: Rehearsal) -> None:
+    with pytest.raises(MalformedMessage):
+        rehearsal.coordinator.on_join("a", b"rubbish")
+    with pytest.raises(OutOfStep, match="institution a already broke the protocol"):
+        rehearsal.coordinator.on_join("a", rehearsal.agents["a"].join())
+    rehearsal.join("bcde")
+    finish(rehearsal, "bcde")
+
+
 def test_a_stranger_is_refused(rehearsal: Rehearsal) -> None:
     blames(rehearsal, "zoe", OutOfStep, lambda: rehearsal.coordinator.on_join("zoe", b""))
 

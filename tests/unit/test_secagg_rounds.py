@@ -133,6 +133,15 @@ def test_an_upload_that_stops_half_way_is_dropped_and_its_member_still_helps() -
     assert rehearsal.coordinator.blamed == {}
 
 
+def test_there_is_no_manifest_before_the_last_chunk() -> None:
+    consortium = Consortium("abc")
+    rehearsal = Rehearsal(consortium, consortium.parameters(length=100))
+    rehearsal.join("abc")
+    next(rehearsal.agents["a"].masked_chunks(rehearsal.vectors["a"], 80))
+    with pytest.raises(OutOfStep, match="before the last chunk"):
+        rehearsal.agents["a"].manifest()
+
+
 def test_a_slow_member_is_late_and_not_blamed() -> None:
     consortium = Consortium("abcd")
     rehearsal = Rehearsal(consortium)

@@ -9,6 +9,7 @@ from trust.secagg.agent import LARGEST_CHUNK, AgentRound
 from trust.secagg.coordinator import CoordinatorRound
 from trust.secagg.keys import PairKeys
 from trust.secagg.parameters import Member, RoundParameters, default_threshold, make_parameters, parse_parameters
+from trust.secagg.refusals import LateMessage
 from trust.secagg.steps import AgentState, CoordinatorState
 from trust.secagg.upload import UploadSink
 
@@ -18,6 +19,7 @@ __all__ = [
     "AgentState",
     "CoordinatorRound",
     "CoordinatorState",
+    "LateMessage",
     "Member",
     "PairKeys",
     "RoundParameters",
