@@ -40,7 +40,7 @@ def render_agent_file(data: Mapping[str, Data], *, analyst: str, epsilon: float)
         _RULE.format(
             dataset=_toml(dataset),
             analyst=_toml(analyst),
-            name=_toml(f"anything about {dataset}"),
+            name=_toml(f"sandbox {dataset}"),
             epsilon=float(epsilon),
         )
         for dataset in data

@@ -215,8 +215,10 @@ class Sandbox:
             self._session.close()
             self._session = None
         # Agents first: a coordinator that goes first makes each of them try to reach it again.
-        for name in sorted(self._processes, key=lambda name: name == "coordinator"):
-            self._stop(self._processes.pop(name))
+        coordinator = self._processes.pop("coordinator", None)
+        _stop(list(self._processes.values()))
+        _stop([coordinator] if coordinator else [])
+        self._processes.clear()
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -328,13 +330,17 @@ class Sandbox:
             if any(institution.id not in serving.get(name, ()) for name in institution.data)
         ]
 
-    @staticmethod
-    def _stop(process: _Process) -> None:
+
+def _stop(processes: Sequence[_Process]) -> None:
+    """Ask processes to end, all at once, and kill those that do not."""
+    for process in processes:
         if process.popen.stdin is not None:
-            process.popen.stdin.close()  # the tether: it ends itself
+            process.popen.stdin.close()  # the tether: it ends by itself
         process.popen.terminate()
+    deadline = time.monotonic() + STOP_WITHIN_S
+    for process in processes:
         try:
-            process.popen.wait(STOP_WITHIN_S)
+            process.popen.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.popen.kill()
             process.popen.wait()
