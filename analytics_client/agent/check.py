@@ -22,9 +22,10 @@ from trust.identity import files
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One dataset and how the local data fit its schema."""
+    """One dataset, the hash that pins its description, and how the local data fit it."""
 
     dataset: Dataset
+    schema_hash: bytes
     source: SourceReport
 
 
@@ -55,15 +56,16 @@ def check(folder: Path, schemas: Sequence[Path]) -> Report:
     Raise ConfigError where the configuration contradicts itself or a schema, DataError where data do not fit.
     """
     config = configuration.load(folder)
-    published = dict(_published(config, path) for path in schemas)
+    read = [_published(config, path) for path in schemas]
+    published = {dataset.name: dataset for dataset, _ in read}
     for rule in config.policy.rules:
         if rule.dataset in published:
             _check_rule(rule, published[rule.dataset])
     findings = []
-    for name, dataset in published.items():
-        source = open_source(config.datasets[name], dataset, threads=config.engine.threads)
+    for dataset, hash_ in read:
+        source = open_source(config.datasets[dataset.name], dataset, threads=config.engine.threads)
         try:
-            findings.append(Finding(dataset, source.check()))
+            findings.append(Finding(dataset, hash_, source.check()))
         finally:
             source.close()
     unchecked = []
@@ -75,7 +77,7 @@ def check(folder: Path, schemas: Sequence[Path]) -> Report:
     return Report(tuple(findings), tuple(unchecked), tuple(sentences))
 
 
-def _published(config: AgentConfig, path: Path) -> tuple[str, Dataset]:
+def _published(config: AgentConfig, path: Path) -> tuple[Dataset, bytes]:
     dataset, hash_ = read_schema(path)
     local = config.datasets.get(dataset.name)
     if local is None:
@@ -89,7 +91,7 @@ def _published(config: AgentConfig, path: Path) -> tuple[str, Dataset]:
             f"{path.name} is not the description of {dataset.name!r} that {FILE} pins",
             hint=f'if it was read and agreed to: schema_sha256 = "{hash_.hex()}"',
         )
-    return dataset.name, dataset
+    return dataset, hash_
 
 
 def _check_rule(rule: RuleConfig, dataset: Dataset) -> None:

@@ -171,8 +171,9 @@ def _print_finding(console: Console, finding: Finding) -> None:
 
     source = finding.source
     console.print(
-        f"Dataset {finding.dataset.name!r}: {source.rows:,} rows of {source.persons:,} persons (at most "
-        f"{source.most_rows:,} a person, {finding.dataset.max_rows:,} used), {source.without_person:,} without a person.",
+        f"Dataset {finding.dataset.name!r}: {source.rows:,} rows of {source.persons:,} persons, at most "
+        f"{source.most_rows:,} each ({finding.dataset.max_rows:,} used); "
+        f"{source.without_person:,} rows without a person.",
         markup=False,
     )
     table = Table("column", "local name", "missing", "clipped", "unpublished", box=None)
@@ -180,6 +181,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
         counts = (column.missing, column.clipped, column.unpublished)
         table.add_row(column.name, repr(column.local), *(f"{count:,}" if count else "" for count in counts))
     console.print(table, markup=False)
+    console.print(f'To serve no other description: schema_sha256 = "{finding.schema_hash.hex()}"', markup=False)
 
 
 def _record(report: Report) -> dict[str, object]:
@@ -187,6 +189,7 @@ def _record(report: Report) -> dict[str, object]:
         "datasets": [
             {
                 "name": finding.dataset.name,
+                "schema_sha256": finding.schema_hash.hex(),
                 "rows": finding.source.rows,
                 "persons": finding.source.persons,
                 "without_person": finding.source.without_person,
