@@ -149,9 +149,9 @@ def export(
 
 def record(entry: Entry) -> dict[str, Any]:
     """Return an entry as plain values: what it can be found by, and the event itself."""
-    from analytics_client.audit.export import _readable
+    from analytics_client.audit.export import readable
 
-    return {"seq": entry.seq, **_readable(entry)}
+    return {"seq": entry.seq, **readable(entry)}
 
 
 def report_record(report: Report) -> dict[str, Any]:

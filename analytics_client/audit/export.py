@@ -52,7 +52,7 @@ def write_json_lines(history: History, path: Path) -> int:
         for envelope in history.memberships:
             _line(file, {"membership": base64.b64encode(envelope).decode()})
         for entry in history.entries:
-            _line(file, {"seq": entry.seq, "leaf": base64.b64encode(entry.leaf).decode(), **_readable(entry)})
+            _line(file, {"seq": entry.seq, "leaf": base64.b64encode(entry.leaf).decode(), **readable(entry)})
             count += 1
         for note in history.checkpoints:
             _line(file, {"checkpoint": note.decode(errors="replace")})
@@ -97,7 +97,7 @@ def write_sqlite(history: History, path: Path) -> int:
             connection.execute(
                 "INSERT INTO audit_entry VALUES (?, ?, ?)", (entry.seq, entry.leaf, leaf_hash(entry.leaf))
             )
-            row = {"seq": entry.seq, **dict.fromkeys(_COLUMNS), **_readable(entry)}
+            row = {"seq": entry.seq, **dict.fromkeys(_COLUMNS), **readable(entry)}
             row["event"] = json.dumps(row["event"], ensure_ascii=False) if row.get("event") is not None else None
             names = ", ".join(row)
             marks = ", ".join(f":{name}" for name in row)
@@ -118,7 +118,7 @@ def _head(note: bytes) -> tuple[int | None, bytes]:
     return found.size, found.root
 
 
-def _readable(entry: Entry) -> dict[str, Any]:
+def readable(entry: Entry) -> dict[str, Any]:
     """Return the columns a person reads. An entry that cannot be decoded has none: its bytes are kept all the same."""
     try:
         decoded = entries.decode(entry.leaf)
