@@ -132,7 +132,7 @@ _ROLES = {
 }  # fmt: skip
 _EXPECTED = {
     "select": "name aggregates, such as COUNT(*) or AVG(age)",
-    "from": "name a dataset",
+    "from": "name one dataset; subqueries and files cannot be queried",
     "comma": "remove the comma or go on with the list",
     "group-by": "name categorical columns",
     "is": "write IS NULL or IS NOT NULL",
