@@ -65,7 +65,7 @@ async def listen(folder: Path, on_change: Callable[[], Awaitable[None]]) -> None
             writer.close()
 
     with _socket_path(folder) as path:
-        _clear(path)
+        _check_alone(path)
         previous = os.umask(0o077)
         try:
             server = await asyncio.start_unix_server(answer, path)
@@ -78,15 +78,12 @@ async def listen(folder: Path, on_change: Callable[[], Awaitable[None]]) -> None
             Path(path).unlink(missing_ok=True)
 
 
-def _clear(path: str) -> None:
-    """Remove the socket of a coordinator that was killed; refuse where it is alive."""
+def _check_alone(path: str) -> None:
+    """Raise ConfigError where a coordinator is alive. The socket of a killed one is asyncio's to replace."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
+        except (FileNotFoundError, ConnectionRefusedError):
             return
     raise ConfigError("a coordinator is already running in this folder", hint="stop it first")
 

@@ -55,7 +55,15 @@ def test_something_else_is_no_invitation(text: str) -> None:
         Invitation.from_token(text)
 
 
-@pytest.mark.parametrize("text", [TOKEN + "A", TOKEN + "\u00e4", TOKEN.replace("-", "+"), PREFIX, PREFIX + "A"])
+def test_anything_appended_is_refused_whatever_the_length() -> None:
+    for filler in range(4):  # the lengths modulo 3 decide how base64 ends
+        token = replace(INVITATION, address="a" * filler).to_token()
+        for appended in ("A", "AA", "AAA", "="):
+            with pytest.raises(InvitationError, match="typing error"):
+                Invitation.from_token(token + appended)
+
+
+@pytest.mark.parametrize("text", [TOKEN + "\u00e4", TOKEN.replace("-", "+"), PREFIX, PREFIX + "A"])
 def test_damage_at_the_edges_is_refused(text: str) -> None:
     if text != TOKEN:
         with pytest.raises(InvitationError):

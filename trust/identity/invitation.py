@@ -56,7 +56,7 @@ class Invitation:
             expires_at=self.expires_at,
         ).SerializeToString(deterministic=True)
         framed = len(body).to_bytes(2, "big") + body + _checksum(body)
-        return PREFIX + base64.urlsafe_b64encode(framed).decode().rstrip("=")
+        return PREFIX + _encode(framed)
 
     @classmethod
     def from_token(cls, text: str) -> Invitation:
@@ -101,6 +101,10 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:_CHECKSUM_BYTES]
 
 
+def _encode(framed: bytes) -> str:
+    return base64.urlsafe_b64encode(framed).decode().rstrip("=")
+
+
 def _decode(encoded: str) -> bytes:
     whole = encoded[:-1] if len(encoded) % 4 == 1 else encoded  # a single leftover character holds no whole byte
     try:
@@ -121,6 +125,6 @@ def _unframe(text: str) -> bytes:
     if 2 <= len(framed) < wanted:
         raise InvitationError("the invitation is cut short", hint="copy the whole token, it is one long line")
     body, checksum = framed[2:-_CHECKSUM_BYTES], framed[-_CHECKSUM_BYTES:]
-    if len(framed) != wanted or _checksum(body) != checksum:
+    if _encode(framed) != encoded or len(framed) != wanted or _checksum(body) != checksum:
         raise InvitationError("the invitation has a typing error", hint="copy the token again instead of typing it")
     return body
