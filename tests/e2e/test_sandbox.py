@@ -257,15 +257,17 @@ def _another(schema: Path) -> Path:
     return path
 
 
-def test_a_file_that_does_not_fit_is_named_with_its_column(schema: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_named_with_its_column(
+    schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     files = write_patients(tmp_path, ("a", "b", "c"))
     files[1].write_text(files[1].read_text().replace(",40,", ",forty,", 1))
-    before = set(Path(tempfile.gettempdir()).glob("cohortium-*"))
     with pytest.raises(ServiceError, match="age") as caught, sandbox(schema, files):
         pass
     assert caught.value.message.startswith("b ")
     assert "forty" not in str(caught.value)
-    assert set(Path(tempfile.gettempdir()).glob("cohortium-*")) <= before
+    assert list(tmp_path.glob("cohortium-*")) == []
 
 
 def test_files_of_one_name_in_different_folders_get_ids_of_their_own(schema: Path, tmp_path: Path) -> None:
