@@ -271,6 +271,16 @@ def test_length_is_capped_in_bytes() -> None:
         assert "longer than 64 KiB" in refused(long).message
 
 
+def test_nesting_and_words_are_capped_at_their_place() -> None:
+    start = "SELECT COUNT(*) FROM patients WHERE "
+    for opening, column in (("(", 61), ("NOT ", 133), ("NOT (", 97)):
+        error = refused(f"{start}{opening * 1000}age = 1{')' * (1000 * opening.count('('))}")
+        assert f"nested more than {dialect.MAX_NESTING} levels" in error.message
+        assert (error.line, error.column) == (1, column)
+    error = refused(f"{start}age IN ({'1,' * dialect.MAX_TOKENS}1)")
+    assert "more than 20,000 words" in error.message
+
+
 def test_the_callers_stack_does_not_matter() -> None:
     levels = dialect.MAX_NESTING
     text = f"SELECT COUNT(*) FROM patients WHERE {'(' * levels}age = 1{')' * levels}"
