@@ -11,7 +11,7 @@ the tables that a copy of its database has.
 """
 
 from analytics_client.audit.database import read_database, verify_database
-from analytics_client.audit.export import read_json_lines, write_json_lines, write_sqlite
+from analytics_client.audit.export import read_json_lines, readable, write_json_lines, write_sqlite
 from analytics_client.audit.history import Entry, History
 from analytics_client.audit.reader import AuditReader, Heads, Proof
 from analytics_client.audit.verify import Finding, Report, verify
@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "read_database",
     "read_json_lines",
+    "readable",
     "verify",
     "verify_database",
     "write_json_lines",

@@ -119,7 +119,10 @@ def _head(note: bytes) -> tuple[int | None, bytes]:
 
 
 def readable(entry: Entry) -> dict[str, Any]:
-    """Return the columns a person reads. An entry that cannot be decoded has none: its bytes are kept all the same."""
+    """Return the columns a person reads, `sentence` and `event` (bytes in hex) among them.
+
+    An entry that cannot be decoded has none of the others: its bytes are kept all the same.
+    """
     try:
         decoded = entries.decode(entry.leaf)
     except LogError:

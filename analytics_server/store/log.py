@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, text
 
 from analytics_server.store import tables as t
 from analytics_server.store.rows import CheckpointRow, CosignatureRow, LogRow
@@ -93,9 +93,10 @@ class Log:
     def leaves(self, first: int, limit: int, *, end: int | None = None, **filters: str | int) -> list[LogRow]:
         """Return at most `limit` entries from `first` on, before `end`, that match every filter (FILTERS), in order."""
         entry, index = t.audit_entry.c, t.audit_index.c
-        statement = select(entry.seq, entry.leaf).where(entry.seq >= first).order_by(entry.seq).limit(limit)
+        seq = index.seq if filters else entry.seq  # the search table's own indexes end in seq
+        statement = select(entry.seq, entry.leaf).where(seq >= first).order_by(seq).limit(limit)
         if end is not None:
-            statement = statement.where(entry.seq < end)
+            statement = statement.where(seq < end)
         if filters:
             statement = statement.join(t.audit_index, index.seq == entry.seq)
         for name, value in filters.items():
@@ -214,6 +215,8 @@ class _StoredNodes:
             for seq, value in self._connection.execute(statement):
                 yield (0, seq), value
         if inner:
-            statement = select(node.level, node.idx, node.hash).where(tuple_(node.level, node.idx).in_(inner))
+            # One term a node, and not (level, idx) IN (...): SQLite scans the whole table for that.
+            terms = [(node.level == level) & (node.idx == index) for level, index in inner]
+            statement = select(node.level, node.idx, node.hash).where(or_(*terms))
             for level, index, value in self._connection.execute(statement):
                 yield (level, index), value

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from analytics_server.store import Store, UnitOfWork
 from protos.v1 import log_pb2
@@ -297,6 +301,34 @@ def test_checkpoints_and_cosignatures(store: Store) -> None:
         assert (newest.size, newest.note, cosigned.size) == (2, b"note 2", 1)
         assert [(row.witness, row.line) for row in uow.cosignatures(1)] == [("alpha", "line a"), ("beta", "line b")]
         assert [row.size for row in uow.checkpoints(2, 10)] == [2]
+
+
+def test_proofs_and_searches_scan_no_table(tmp_path: Path) -> None:
+    """O(log n) in fact: SQLite says of every statement that it seeks."""
+    store = Store.create(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    with store.begin() as uow:
+        uow.append([leaf(number) for number in range(300)])
+    statements: list[tuple[str, object]] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *event: statements.append((event[2], event[3])))
+    with store.read() as uow:
+        uow.inclusion(77, 299)
+        uow.consistency(77, 299)
+        uow.root()
+        uow.leaf(5)
+        uow.leaves(100, 10)
+        uow.leaves(100, 10, dataset="patients")
+        uow.leaves(100, 10, kind="requested", actor="ana")
+        uow.request(b"r5")
+        uow.latest_checkpoint()
+    plans = []
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as connection:
+        for statement, parameters in statements:
+            rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()  # type: ignore[arg-type]
+            plans += [(row[3], statement) for row in rows]
+    store.close()
+    # The newest checkpoint is the first row of a walk from the end, which SQLite calls a scan.
+    assert [plan for plan in plans if "SCAN" in plan[0] and "checkpoint" not in plan[0]] == []
+    assert len(statements) > 12
 
 
 def test_steps_run_around_the_commit(store: Store) -> None:

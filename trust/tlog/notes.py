@@ -104,8 +104,8 @@ class Note:
 
 def build(text: str, lines: Sequence[Line]) -> bytes:
     """Return the note of `text` under these signature lines."""
-    if not text.endswith("\n"):
-        raise LogError("the text of a signed note ends in a newline")
+    if not text.endswith("\n") or _holds_control(text):
+        raise LogError("the text of a signed note ends in a newline and holds no other control character")
     return (text + "\n" + "".join(f"{line}\n" for line in lines)).encode()
 
 
@@ -122,15 +122,19 @@ def parse(note: bytes) -> Note:
         whole = note.decode()
     except UnicodeDecodeError as error:
         raise LogError("the signed note is not UTF-8") from error
-    if any(ord(c) < 0x20 and c != "\n" for c in whole):
+    if _holds_control(whole):
         raise LogError("the signed note holds a control character")
     head, blank, tail = whole.rpartition("\n\n")
-    if not blank or not head or not tail.endswith("\n"):
+    if not blank or not tail.endswith("\n"):
         raise LogError("the signed note has no signatures")
     lines = tail[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
         raise LogError("the signed note has too many signatures")
     return Note(head + "\n", tuple(parse_line(line) for line in lines))
+
+
+def _holds_control(text: str) -> bool:
+    return any(ord(c) < 0x20 and c != "\n" for c in text)
 
 
 def parse_line(line: str) -> Line:
