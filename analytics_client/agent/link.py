@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ Prepare = Callable[[agent_pb2.Welcome], Responder]
 """Verify what governance published and load the data for it; blocks."""
 
 FIRST_DELAY, LAST_DELAY = 0.2, 5.0
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from grpc's stubs
 SMALL = 1 << 16
 """Bytes below which work is done on the event loop: handing it to a thread would take longer."""
 logger = structlog.get_logger("cohortium.agent")
@@ -81,91 +83,100 @@ class Link:
 
 
 class _Stream:
-    """One connection's life."""
+    """One connection's life: the control stream, and the stream that all uploads share."""
 
     def __init__(self, link: Link, channel: grpc.aio.Channel) -> None:
         self._link = link
-        self._stub = agent_pb2_grpc.AgentLinkStub(channel)
-        self._outgoing: asyncio.Queue[agent_pb2.FromAgent] = asyncio.Queue()
-        self._responder: Responder | None = None
+        stub = agent_pb2_grpc.AgentLinkStub(channel)
+        self._control, self._uploads = stub.Connect(), stub.Upload()
+        self._control_turn, self._upload_turn = asyncio.Lock(), asyncio.Lock()
+        self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
         self._rounds: dict[bytes, asyncio.Queue[agent_pb2.ToAgent]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        self._send(
-            agent_pb2.FromAgent(
-                hello=agent_pb2.Hello(log_size=self._link.log_size(), at=int(time.time()), version=version("cohortium"))
-            )
-        )
-        call = self._stub.Connect(self._messages())
-        try:
-            with translated(self._link.address):
-                async for message in call:
-                    await self._handle(message)
-        finally:
-            call.cancel()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Serve until the connection ends. Raises what ended it."""
+        with translated(self._link.address):
+            hello = agent_pb2.Hello(log_size=self._link.log_size(), at=int(time.time()), version=version("cohortium"))
+            try:
+                await self._send(agent_pb2.FromAgent(hello=hello))
+                jobs = [asyncio.create_task(job()) for job in (self._read, self._judge, self._watch_uploads)]
+                self._tasks.update(jobs)
+                ended, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+                for job in ended:
+                    job.result()
+            finally:
+                self._control.cancel()
+                self._uploads.cancel()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _messages(self) -> AsyncIterator[agent_pb2.FromAgent]:
+    async def _send(self, message: agent_pb2.FromAgent) -> None:
+        async with self._control_turn:
+            await self._control.write(message)
+
+    async def _read(self) -> None:
+        """Pass messages on: what builds on the log's head to the judge, the rest to its round."""
+        while (message := await self._control.read()) is not EOF:
+            match message.WhichOneof("message"):
+                case "welcome" | "announce" | "head":
+                    self._to_judge.put_nowait(message)
+                case "round":
+                    if queue := self._rounds.get(message.round.round_id):
+                        queue.put_nowait(message)
+                case "closed":
+                    if queue := self._rounds.get(message.closed.round_id):
+                        queue.put_nowait(message)
+                case other:
+                    logger.warning("unknown message", kind=str(other)[:20])
+
+    async def _watch_uploads(self) -> None:
+        """The upload stream lives as long as the connection; its end is the connection's."""
+        await self._uploads
+
+    async def _judge(self) -> None:
+        """Handle announcements and heads one after the other, in the order they came."""
+        responder: Responder | None = None
         while True:
-            yield await self._outgoing.get()
-
-    def _send(self, message: agent_pb2.FromAgent) -> None:
-        self._outgoing.put_nowait(message)
-
-    async def _handle(self, message: agent_pb2.ToAgent) -> None:
-        match message.WhichOneof("message"):
-            case "welcome":
-                await self._welcome(message.welcome)
-            case "announce" if self._responder is not None:
-                await self._announced(self._responder, message.announce)
-            case "head" if self._responder is not None:
-                await self._witness(self._responder, message.head)
-            case "round":
-                if queue := self._rounds.get(message.round.round_id):
-                    queue.put_nowait(message)
-            case "closed":
-                if queue := self._rounds.get(message.closed.round_id):
-                    queue.put_nowait(message)
-            case other:
-                raise IdentityError(f"the coordinator sent {other!r} before it made this agent welcome")
+            message = await self._to_judge.get()
+            if message.WhichOneof("message") == "welcome":
+                responder = await self._welcome(message.welcome)
+            elif responder is None:
+                raise IdentityError("the coordinator asked before it made this agent welcome")
+            elif message.WhichOneof("message") == "announce":
+                await self._announced(responder, message.announce)
+            else:
+                cosignature = await self._in_judge(partial(responder.witness, message.head))
+                await self._send(agent_pb2.FromAgent(cosignature=cosignature))
 
     async def _in_judge(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._link.judge, work)
 
-    async def _welcome(self, welcome: agent_pb2.Welcome) -> None:
+    async def _welcome(self, welcome: agent_pb2.Welcome) -> Responder:
         skew = welcome.at - time.time()
         if abs(skew) > SKEW:
             raise ClockError(
-                f"the clock here is {abs(skew) / 60:.0f} minutes {'behind' if skew > 0 else 'ahead of'} the coordinator's",
+                f"the clock here is {abs(skew) / 60:.0f} minutes {'behind' if skew > 0 else 'ahead of'}"
+                " the coordinator's",
                 hint="set it by NTP: expiry cannot be judged otherwise",
             )
-        self._responder = await self._in_judge(lambda: self._link.prepare(welcome))
-        served = self._responder.serving
-        self._send(
-            agent_pb2.FromAgent(
-                serving=agent_pb2.Serving(
-                    datasets=[agent_pb2.Served(dataset=d, schema_hash=h) for d, h in served.items()]
-                )
-            )
-        )
+        responder = await self._in_judge(partial(self._link.prepare, welcome))
+        served = responder.serving
+        serving = [agent_pb2.Served(dataset=name, schema_hash=schema_hash) for name, schema_hash in served.items()]
+        await self._send(agent_pb2.FromAgent(serving=agent_pb2.Serving(datasets=serving)))
         self._link.on_serving(tuple(served))
-
-    async def _witness(self, responder: Responder, head: agent_pb2.Head) -> None:
-        cosignature = await self._in_judge(lambda: responder.witness(head))
-        self._send(agent_pb2.FromAgent(cosignature=cosignature))
+        return responder
 
     async def _announced(self, responder: Responder, announce: agent_pb2.Announce) -> None:
-        answer, active = await self._in_judge(lambda: responder.answer(announce))
+        answer, active = await self._in_judge(partial(responder.answer, announce))
         if active is not None:
             queue: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
             self._rounds[active.id] = queue
             task = asyncio.create_task(self._round(responder, active, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        self._send(agent_pb2.FromAgent(answer=answer))
+        await self._send(agent_pb2.FromAgent(answer=answer))
 
     # --- one round -----------------------------------------------------------------------------------------------
 
@@ -179,7 +190,7 @@ class _Stream:
                 await self._step(responder, active, message.round.step, message.round.payload)
         except CohortiumError as error:
             logger.warning("left the round", round=active.id.hex()[:12], reason=error.message)
-            self._reply(active, "abandon", error.message.encode())
+            await self._reply(active, "abandon", error.message.encode())
         finally:
             del self._rounds[active.id]
             await asyncio.shield(asyncio.to_thread(responder.end, active))
@@ -188,38 +199,33 @@ class _Stream:
         match step:
             case "roster":
                 complaint = await _run(len(payload), active.core.on_roster, payload)
-                self._reply(active, "ready" if complaint is None else "complaint", complaint or b"")
+                await self._reply(active, "ready" if complaint is None else "complaint", complaint or b"")
             case "upload":
                 await self._upload(responder, active)
             case "survivors":
-                self._reply(active, "confirm", await _run(len(payload), active.core.on_survivors, payload))
+                await self._reply(active, "confirm", await _run(len(payload), active.core.on_survivors, payload))
             case "confirmations":
-                self._reply(active, "reveal", await asyncio.to_thread(responder.reveal, active, payload))
+                await self._reply(active, "reveal", await asyncio.to_thread(responder.reveal, active, payload))
             case other:
                 logger.warning("unknown step", step=other[:20], round=active.id.hex()[:12])
 
-    def _reply(self, active: ActiveRound, step: str, payload: bytes) -> None:
-        self._send(agent_pb2.FromAgent(round=agent_pb2.RoundMessage(round_id=active.id, step=step, payload=payload)))
+    async def _reply(self, active: ActiveRound, step: str, payload: bytes) -> None:
+        message = agent_pb2.RoundMessage(round_id=active.id, step=step, payload=payload)
+        await self._send(agent_pb2.FromAgent(round=message))
 
     async def _upload(self, responder: Responder, active: ActiveRound) -> None:
+        """Send the masked vector, the manifest with its last chunk."""
         chunks = await asyncio.to_thread(responder.upload, active)
         size = active.core.parameters.vector_bytes
-
-        async def messages() -> AsyncIterator[agent_pb2.UploadChunk]:
-            """Yield the round id with the first chunk and the manifest with the last, which may be the same."""
-            message = agent_pb2.UploadChunk(round_id=active.id)
-            chunk = await _run(size, next, chunks, None)
-            while chunk is not None:
-                message.data = chunk
-                chunk = await _run(size, next, chunks, None)
-                if chunk is not None:
-                    yield message
-                    message = agent_pb2.UploadChunk()
-            message.manifest = active.core.manifest()
-            yield message
-
-        with translated(self._link.address):
-            await self._stub.Upload(messages())
+        chunk = await _run(size, next, chunks, None)
+        while chunk is not None:
+            following = await _run(size, next, chunks, None)
+            message = agent_pb2.UploadChunk(round_id=active.id, data=chunk)
+            if following is None:
+                message.manifest = active.core.manifest()
+            async with self._upload_turn:
+                await self._uploads.write(message)
+            chunk = following
 
 
 async def _run(size: int, work: Callable[..., T], *arguments: Any) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import structlog
@@ -21,12 +22,14 @@ from trust.identity.names import Peer
 from trust.identity.requests import SKEW
 from trust.rpc.server import peer as peer_of
 from trust.rpc.server import serves
+from trust.secagg import LateMessage
 
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from grpc's stubs
 SMALL_CHUNK = 1 << 16
 """Bytes below which a chunk is handled on the event loop: handing it to a thread would cost more."""
 logger = structlog.get_logger("cohortium.coordinator")
 
-Context = grpc.aio.ServicerContext[object, object]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
@@ -46,24 +49,24 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
 
     @serves("agent")
     async def Connect(  # noqa: N802 - named by the service definition
-        self, request_iterator: AsyncIterator[agent_pb2.FromAgent], context: Context
-    ) -> AsyncIterator[agent_pb2.ToAgent]:
+        self, _messages: AsyncIterator[agent_pb2.FromAgent], context: Context
+    ) -> None:
         """Register the agent and pass messages both ways until one side ends the stream."""
         peer = peer_of(context)
-        first = await anext(aiter(request_iterator), None)
-        if first is None or first.WhichOneof("message") != "hello":
+        first = await context.read()
+        if not isinstance(first, agent_pb2.FromAgent) or first.WhichOneof("message") != "hello":
             raise ProtocolViolation("an agent's first message is its hello", party=peer.id)
         _check_clock(first.hello.at, peer)
         connection = AgentConnection(id=peer.id, sent_size=first.hello.log_size)
         self._hub.register(connection)
         logger.info("agent connected", institution=peer.id, version=first.hello.version[:40])
-        reader = asyncio.create_task(self._read(request_iterator, connection))
+        reader = asyncio.create_task(self._read(context, connection))
         try:
             self.welcome(connection)
             while (message := await connection.outgoing.get()) is not None:
-                yield message
-            if error := reader.exception() if reader.done() and not reader.cancelled() else None:
-                raise error
+                await context.write(message)
+            if reader.done():
+                reader.result()
         finally:
             reader.cancel()
             self._hub.unregister(connection)
@@ -85,9 +88,9 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         )
         connection.welcomed = True
 
-    async def _read(self, messages: AsyncIterator[agent_pb2.FromAgent], connection: AgentConnection) -> None:
+    async def _read(self, context: Context, connection: AgentConnection) -> None:
         try:
-            async for message in messages:
+            while (message := await context.read()) is not EOF:
                 self._dispatch(message, connection)
         finally:
             connection.outgoing.put_nowait(None)
@@ -98,6 +101,8 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
                 connection.serving = {d.dataset: d.schema_hash for d in message.serving.datasets}
                 logger.info("agent serves", institution=connection.id, datasets=sorted(connection.serving))
             case "answer":
+                if message.answer.HasField("cosignature"):
+                    self._on_cosignature(connection.id, message.answer.cosignature)
                 if listener := connection.rounds.get(message.answer.round_id):
                     listener.on_message(connection.id, message)
             case "round":
@@ -110,31 +115,37 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
 
     @serves("agent")
     async def Upload(  # noqa: N802 - named by the service definition
-        self, request_iterator: AsyncIterator[agent_pb2.UploadChunk], context: Context
+        self, _messages: AsyncIterator[agent_pb2.UploadChunk], context: Context
     ) -> agent_pb2.UploadReceipt:
-        """Feed one masked vector to its round; it counts only when its manifest verifies."""
+        """Feed masked vectors to their rounds, for as long as the agent is connected.
+
+        A vector counts only when its manifest verifies. One that does not drops its sender from that round; chunks for
+        a round that is over, or that dropped the sender, are read and forgotten.
+        """
         peer = peer_of(context)
-        message = await anext(aiter(request_iterator), None)
-        connection = self._hub.get(peer.id)
-        round_ = connection.rounds.get(message.round_id) if message is not None and connection is not None else None
-        if not isinstance(round_, Round):
-            raise ProtocolViolation("there is no such round, or it is over", party=peer.id)
+        while (message := await context.read()) is not EOF:
+            connection = self._hub.get(peer.id)
+            round_ = connection.rounds.get(message.round_id) if connection is not None else None
+            if isinstance(round_, Round):
+                await self._feed(round_, peer.id, message)
+        return agent_pb2.UploadReceipt()
+
+    async def _feed(self, round_: Round, member: str, message: agent_pb2.UploadChunk) -> None:
         try:
-            sink = round_.start_upload(peer.id)
-            while message is not None:
-                if len(message.data) <= SMALL_CHUNK:
-                    sink.feed(message.data)
-                else:
-                    await asyncio.to_thread(sink.feed, message.data)
-                if message.manifest:
-                    sink.finish(message.manifest)
-                    round_.finish_upload(peer.id)
-                    return agent_pb2.UploadReceipt()
-                message = await anext(aiter(request_iterator), None)
-            raise ProtocolViolation(f"institution {peer.id} ended its upload without a manifest", party=peer.id)
+            sink = round_.upload_of(member)
+            if sink is None:
+                return
+            if len(message.data) <= SMALL_CHUNK:
+                sink.feed(message.data)
+            else:
+                await asyncio.to_thread(sink.feed, message.data)
+            if message.manifest:
+                sink.finish(message.manifest)
+                round_.finish_upload(member)
+        except LateMessage:
+            return  # a slow member is not a bad one
         except CohortiumError as error:
-            round_.drop(peer.id, error.message)
-            raise
+            round_.drop(member, error.message)
 
 
 def _check_clock(at: int, peer: Peer) -> None:

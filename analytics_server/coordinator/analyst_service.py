@@ -28,7 +28,7 @@ class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
 
     @serves("analyst", "auditor", "steward", "operator")
     async def Overview(  # noqa: N802 - named by the service definition
-        self, request: analyst_pb2.OverviewRequest, context: Context
+        self, _request: analyst_pb2.OverviewRequest, context: Context
     ) -> analyst_pb2.OverviewResponse:
         """Return the membership in force and every published dataset, with who serves it now."""
         self._directory.require_member(peer_of(context))

@@ -13,8 +13,8 @@ from analytics_server.store import UnitOfWork
 from queries.errors import IdentityError, UnknownName
 from queries.policy import ANY, Policy, Rule
 from queries.schema import Dataset
-from trust.identity.dataset import verify_dataset
 from trust.identity import membership
+from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.names import Peer
 from trust.rpc.server import Gate

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from protos.v1 import agent_pb2
-from queries.errors import IdentityError
+from queries.errors import ServiceError
 
 
 class RoundListener(Protocol):
@@ -52,9 +52,9 @@ class Hub:
         self._connections: dict[str, AgentConnection] = {}
 
     def register(self, connection: AgentConnection) -> None:
-        """Add a connection; raise IdentityError where the institution is connected already."""
+        """Add a connection; raise ServiceError where the institution is connected already."""
         if connection.id in self._connections:
-            raise IdentityError(
+            raise ServiceError(
                 f"institution {connection.id!r} is already connected",
                 hint="stop the other agent that runs with this folder, or enrol this one under its own id",
             )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -31,8 +31,8 @@ from queries.ir import Query
 from queries.plan import Plan, make_plan
 from queries.policy import RequestFacts, decide
 from queries.resolve import columns_used, operations_used, shape
-from trust.identity.requests import VerifiedRequest, verify_request
 from trust.identity.names import Peer
+from trust.identity.requests import VerifiedRequest, verify_request
 from trust.secagg import default_threshold, make_parameters
 from trust.secagg.masks import Ring
 
@@ -197,14 +197,17 @@ class RequestDesk:
         request_id = checked.verified.request_id
         round_: Round | None = None
         try:
-            seq = await self._enter(checked, live)
             excluded: set[str] = set()
+            heads: _Heads | None = None
             for attempt in range(1, MAX_ATTEMPTS + 1):
-                try:
+                # One announcement at a time: each agent's consistency proof starts from the head it was sent before.
+                async with self._announcing:
+                    heads = await (self._enter(checked, live) if heads is None else self._heads(heads.seq))
                     round_ = self._new_round(checked, live, excluded)
-                    sums = await round_.run(
-                        partial(self._announce, checked, round_, seq), partial(self._log_decisions, round_)
-                    )
+                    round_.start()
+                    self._announce(checked, round_, heads)
+                try:
+                    sums = await round_.finish(partial(self._log_decisions, round_))
                     break
                 except RoundRestart as restart:
                     excluded.update(restart.accused)
@@ -229,11 +232,11 @@ class RequestDesk:
         finally:
             self._live.pop(request_id, None)
 
-    async def _enter(self, checked: _Checked, live: _Live) -> int:
-        """Write the request to the log before anyone is asked. Returns its sequence number."""
+    async def _enter(self, checked: _Checked, live: _Live) -> _Heads:
+        """Write the request to the log before anyone is asked; return the head that covers it, with its proofs."""
         verified = checked.verified
 
-        def work(uow: UnitOfWork) -> int:
+        def work(uow: UnitOfWork) -> _Heads:
             uow.add_request(
                 request_id=verified.request_id,
                 analyst=verified.analyst,
@@ -241,13 +244,11 @@ class RequestDesk:
                 envelope=checked.envelope,
                 expires_at=verified.expires_at,
             )
-            seq = self._log.append_in(uow, [records.requested(verified, shape(checked.query))])
-            self._log.head(uow)
-            return seq
+            return self._prove(uow, self._log.append_in(uow, [records.requested(verified, shape(checked.query))]))
 
-        seq = await self._database.write(work)
+        heads = await self._database.write(work)
         live.step("logged", ())
-        return seq
+        return heads
 
     def _new_round(self, checked: _Checked, live: _Live, excluded: set[str]) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""
@@ -261,7 +262,7 @@ class RequestDesk:
             raise QuorumError(
                 f"{len(organisations) or 'no'} organisations serve {verified.dataset!r} now"
                 f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
-                hint="wait for more institutions to connect; cohortium datasets shows who serves what. Nothing was spent",
+                hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
             )
         threshold = default_threshold(len(invited))
         shape_ = checked.plan.noise(
@@ -285,24 +286,19 @@ class RequestDesk:
             on_step=live.step,
         )
 
-    async def _announce(self, checked: _Checked, round_: Round, seq: int) -> None:
-        """Send the request to its cohort with the proof that it is in the log.
-
-        One announcement at a time: each agent's consistency proof starts from the head it was sent before.
-        """
-        async with self._announcing:
-            connections = [c for i in round_.invited if (c := self._hub.get(i)) is not None]
-            heads = await self._heads({c.sent_size for c in connections}, seq)
-            request = envelope_pb2.Envelope()
-            request.ParseFromString(checked.envelope)
-            for connection in connections:
+    def _announce(self, checked: _Checked, round_: Round, heads: _Heads) -> None:
+        """Send the request to its cohort with the proof that it is in the log."""
+        request = envelope_pb2.Envelope.FromString(checked.envelope)
+        inclusion = analyst_pb2.LogProof(seq=heads.seq, leaf=heads.leaf, hashes=heads.inclusion)
+        for member in round_.invited:
+            if connection := self._hub.get(member):
                 connection.send(
                     agent_pb2.ToAgent(
                         announce=agent_pb2.Announce(
                             parameters=round_.encoded_parameters,
                             request=request,
                             head=heads.head(connection.sent_size),
-                            inclusion=analyst_pb2.LogProof(seq=seq, leaf=heads.leaf, hashes=heads.inclusion),
+                            inclusion=inclusion,
                         )
                     )
                 )
@@ -311,53 +307,48 @@ class RequestDesk:
     async def show_head(self) -> None:
         """Send the latest head to every agent that has not seen it, so that releases are witnessed too."""
         async with self._announcing:
-            behind = [c for c in self._hub.all() if c.welcomed]
-            heads = await self._heads({c.sent_size for c in behind}, None)
-            for connection in behind:
-                if connection.sent_size < heads.size:
+            heads = await self._heads(None)
+            for connection in self._hub.all():
+                if connection.welcomed and connection.sent_size < heads.size:
                     connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
                     connection.sent_size = heads.size
 
-    async def keep_cosignatures(self, received: list[tuple[str, agent_pb2.Cosignature]]) -> None:
-        """Store what agents cosigned outside of a round."""
+    async def keep_cosignatures(self, received: Mapping[str, agent_pb2.Cosignature]) -> None:
+        """Check and store what agents cosigned, one line an agent."""
 
-        await self._database.write(lambda uow: self._keep(uow, received))
+        def work(uow: UnitOfWork) -> None:
+            for member, cosignature in received.items():
+                known = self._directory.members.get(member)
+                try:
+                    if known is not None:
+                        self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
+                except LogError as error:
+                    logger.warning("cosignature not kept", institution=member, reason=error.message)
 
-    def _keep(self, uow: UnitOfWork, received: Iterable[tuple[str, agent_pb2.Cosignature]]) -> None:
-        for member, cosignature in received:
-            known = self._directory.members.get(member)
-            try:
-                if known is not None:
-                    self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
-            except LogError as error:
-                logger.warning("cosignature not kept", institution=member, reason=error.message)
+        await self._database.write(work)
 
-    async def _heads(self, sizes: set[int], seq: int | None) -> _Heads:
-        def work(uow: UnitOfWork) -> _Heads:
-            checkpoint = self._log.head(uow)
-            size = checkpoint.size
-            return _Heads(
-                size=size,
-                note=checkpoint.note,
-                consistency={old: tuple(uow.consistency(old, size)) for old in sizes if 0 < old < size},
-                inclusion=() if seq is None else tuple(uow.inclusion(seq, size)),
-                leaf=b"" if seq is None else uow.leaf(seq),
-            )
+    async def _heads(self, seq: int | None) -> _Heads:
+        return await self._database.read(lambda uow: self._prove(uow, seq))
 
-        return await self._database.write(work)
+    def _prove(self, uow: UnitOfWork, seq: int | None) -> _Heads:
+        """Return the newest head, proofs to it from what each agent was sent, and the inclusion of entry `seq`."""
+        checkpoint = self._log.head(uow)
+        size = checkpoint.size
+        seen = {connection.sent_size for connection in self._hub.all()}
+        return _Heads(
+            size=size,
+            note=checkpoint.note,
+            consistency={old: tuple(uow.consistency(old, size)) for old in seen if 0 < old < size},
+            seq=seq or 0,
+            inclusion=() if seq is None else tuple(uow.inclusion(seq, size)),
+            leaf=b"" if seq is None else uow.leaf(seq),
+        )
 
     async def _log_decisions(self, round_: Round) -> None:
         entries = [records.decided(d) for _, d in sorted(round_.decisions.items())]
         if not entries:
             return
-        cosignatures = list(round_.cosignatures.items())
-
-        def work(uow: UnitOfWork) -> None:
-            self._log.append_in(uow, entries)
-            self._log.head(uow)
-            self._keep(uow, cosignatures)
-
-        await self._database.write(work)
+        await self._database.write(lambda uow: self._log.append_in(uow, entries))
 
     async def _log_restart(self, round_: Round, accused: tuple[str, ...]) -> None:
         """Write who was found cheating, before the next round begins without them."""
@@ -417,7 +408,6 @@ class RequestDesk:
 
         def work(uow: UnitOfWork) -> None:
             self._log.append_in(uow, entries)
-            self._log.head(uow)
             uow.finish_request(live.request_id, "failed", release=None, failure=progress.SerializeToString())
 
         try:
@@ -482,6 +472,7 @@ class _Heads:
     size: int
     note: bytes
     consistency: dict[int, tuple[bytes, ...]]
+    seq: int
     inclusion: tuple[bytes, ...]
     leaf: bytes
 

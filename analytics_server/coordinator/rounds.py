@@ -52,7 +52,7 @@ class SignedDecision:
 
 
 class RoundFailed(Exception):
-    """The round is over without a sum. `charged`: masked vectors were sent, so their institutions have spent the budget."""
+    """The round is over without a sum. `charged`: masked vectors were sent, so those who sent them have spent budget."""
 
     def __init__(self, error: CohortiumError, *, charged: bool) -> None:
         super().__init__(str(error))
@@ -96,7 +96,6 @@ class Round:
         self._uploaded: set[str] = set()
         self.id = self.parameters.round_id
         self.decisions: dict[str, SignedDecision] = {}
-        self.cosignatures: dict[str, agent_pb2.Cosignature] = {}
         self.dropouts: list[Dropout] = []
 
     # --- what the streams report ---------------------------------------------------------------------------------
@@ -140,8 +139,6 @@ class Round:
             raise ProtocolViolation(f"institution {member} sent a decision on another request", party=member)
         signed = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
         self.decisions[member] = SignedDecision(decision, signed.SerializeToString(deterministic=True))
-        if answer.HasField("cosignature"):
-            self.cosignatures[member] = answer.cosignature
         if decision.allowed:
             self._core.on_join(member, answer.join)
             self._answered(member)
@@ -166,11 +163,15 @@ class Round:
             case _:
                 raise ProtocolViolation(f"institution {member} sent {step[:20]!r} in step {self._step!r}", party=member)
 
-    def start_upload(self, member: str) -> UploadSink:
-        """Open the one upload of a member; raise ProtocolViolation where none is expected."""
-        if self._step != "upload" or member not in self._waiting or member in self._uploading:
-            raise ProtocolViolation(f"institution {member} uploads out of turn", party=member)
-        sink = self._uploading[member] = self._core.start_upload(member)
+    def upload_of(self, member: str) -> UploadSink | None:
+        """Return where the member's chunks go, None once it is out; raise ProtocolViolation where none is expected."""
+        if member in self._gone:
+            return None
+        sink = self._uploading.get(member)
+        if sink is None:
+            if self._step != "upload" or member not in self._waiting:
+                raise ProtocolViolation(f"institution {member} uploads out of turn", party=member)
+            sink = self._uploading[member] = self._core.start_upload(member)
         return sink
 
     def finish_upload(self, member: str) -> None:
@@ -186,7 +187,8 @@ class Round:
         self._gone.add(member)
         self.dropouts.append(Dropout(member, self._step, reason))
         self._waiting.discard(member)
-        self._uploading.pop(member, None)
+        if sink := self._uploading.pop(member, None):
+            sink.drop()
         self._progressed.set()
 
     def lost(self, member: str) -> None:
@@ -200,54 +202,64 @@ class Round:
 
     # --- the four steps ------------------------------------------------------------------------------------------
 
-    async def run(self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]) -> Ring:
-        """Run the round to its sum. `announce` sends the announcement; `on_decided` makes the agents' decisions durable
-        in the log, and is awaited before anything can be revealed.
+    def start(self) -> None:
+        """Expect the answers of everyone invited: to be called before the announcement is sent."""
+        for member in self.invited:
+            connection = self._hub.get(member)
+            if connection is not None:
+                connection.rounds[self.id] = self
+        self._begin("join", (m for m in self.invited if self._hub.get(m) is not None))
+        for member in self.invited:
+            if member not in self._waiting:
+                self.lost(member)
 
-        Raises RoundFailed or RoundRestart; the connections are told the outcome by the caller.
+    async def finish(self, on_decided: Callable[[], Awaitable[None]]) -> Ring:
+        """Take the announced round to its sum. `on_decided` makes the agents' decisions durable in the log, and is
+        awaited before anything can be revealed.
+
+        Raises RoundFailed, RoundRestart, or PolicyDenied and the like where too many institutions refused; the
+        connections are told the outcome by the caller.
         """
-        invited = self.parameters.invited
-        with self._attached(invited):
-            try:
-                return await self._steps(announce, on_decided)
-            except RoundError as error:
-                raise RoundFailed(error, charged=bool(self._uploaded)) from error
+        try:
+            return await self._steps(on_decided)
+        except RoundError as error:
+            raise RoundFailed(error, charged=bool(self._uploaded)) from error
+        finally:
+            for member in self.invited:
+                if connection := self._hub.get(member):
+                    connection.rounds.pop(self.id, None)
 
-    async def _steps(self, announce: Callable[[], Awaitable[None]], on_decided: Callable[[], Awaitable[None]]) -> Ring:
-        self._begin("join", self.parameters.invited)
-        await announce()
-        self._on_step("announced", self.parameters.invited)
+    async def _steps(self, on_decided: Callable[[], Awaitable[None]]) -> Ring:
+        self._on_step("announced", self.invited)
         joined = await self._wait(self._deadlines.join)  # everyone's decision belongs into the log, also where it is no
         logged = asyncio.ensure_future(on_decided())
         try:
             self._refuse_if_denied(joined)
             rosters = self._core.close_joins()
             self._on_step("joined", self.roster)
-            self._begin("roster", self.roster)
-            for member, roster in rosters.items():
-                self._send(member, "roster", roster)
             # Nobody uploads before everybody has opened their shares: an agent sends one vector per request, so a
             # cheating dealer must be found while the round can still be begun anew.
+            self._begin("roster", self.roster)
+            self._send("roster", rosters)
             agreed = await self._wait(self._deadlines.join)
             if self._core.accused:
                 raise RoundRestart(self._core.accused)
             self._begin("upload", agreed)
-            for member in agreed:
-                self._send(member, "upload", b"")
+            self._send("upload", dict.fromkeys(agreed, b""))
             uploaded = await self._wait(self._deadlines.upload)
             survivors = self._core.close_uploads()
             self._on_step("uploaded", uploaded)
-            self._begin("confirm", self._alive(self.roster))
-            for member in self._alive(self.roster):
-                self._send(member, "survivors", survivors)
+            alive = self._alive(self.roster)
+            self._begin("confirm", alive)
+            self._send("survivors", dict.fromkeys(alive, survivors))
             confirmed = await self._wait(self._deadlines.confirm)
             confirmations = self._core.close_confirms()
             self._on_step("confirmed", confirmed)
         finally:
             await logged
-        self._begin("reveal", self._alive(confirmed))
-        for member in self._alive(confirmed):
-            self._send(member, "confirmations", confirmations)
+        alive = self._alive(confirmed)
+        self._begin("reveal", alive)
+        self._send("confirmations", dict.fromkeys(alive, confirmations))
         revealed = await self._wait(self._deadlines.reveal, done=self._core.ready)
         self._on_step("revealed", revealed)
         return await asyncio.to_thread(self._core.result)
@@ -271,7 +283,7 @@ class Round:
         return tuple(sorted(m for m in self._reached if m not in self._gone))
 
     def _refuse_if_denied(self, joined: tuple[str, ...]) -> None:
-        """Fewer than t joined because institutions said no: that, and not a missing quorum, is what the analyst reads."""
+        """Where fewer than t joined because institutions said no, the analyst reads that and not of a missing quorum."""
         denied = {m: d.decision for m, d in self.decisions.items() if not d.decision.allowed}
         if len(joined) >= self.parameters.threshold or not denied:
             return
@@ -288,17 +300,14 @@ class Round:
     def _alive(self, members: Iterable[str]) -> tuple[str, ...]:
         return tuple(m for m in members if m not in self._gone)
 
-    def _send(self, member: str, step: str, payload: bytes) -> None:
-        connection = self._hub.get(member)
-        if connection is None:
-            self.lost(member)
-        else:
-            connection.send(
-                agent_pb2.ToAgent(round=agent_pb2.RoundMessage(round_id=self.id, step=step, payload=payload))
-            )
-
-    def _attached(self, invited: Iterable[str]) -> _Attachment:
-        return _Attachment(self, self._hub, tuple(invited))
+    def _send(self, step: str, payloads: Mapping[str, bytes]) -> None:
+        for member, payload in payloads.items():
+            connection = self._hub.get(member)
+            if connection is None:
+                self.lost(member)
+            else:
+                message = agent_pb2.RoundMessage(round_id=self.id, step=step, payload=payload)
+                connection.send(agent_pb2.ToAgent(round=message))
 
     @property
     def invited(self) -> tuple[str, ...]:
@@ -319,27 +328,3 @@ class Round:
     def blamed(self) -> dict[str, str]:
         """Parties that misbehaved, and how."""
         return dict(self._core.blamed)
-
-
-class _Attachment:
-    """Subscribes a round to the connections of its members, and unsubscribes it."""
-
-    def __init__(self, round_: Round, hub: Hub, invited: tuple[str, ...]) -> None:
-        self._round, self._hub, self._invited = round_, hub, invited
-
-    def __enter__(self) -> None:
-        self._connections = []
-        for member in self._invited:
-            connection = self._hub.get(member)
-            if connection is None:
-                self._round.lost(member)
-                continue
-            connection.rounds[self._round.id] = self._round
-            self._connections.append(connection)
-
-    def __exit__(self, *_: object) -> None:
-        for connection in self._connections:
-            connection.rounds.pop(self._round.id, None)
-
-
-__all__ = ["Deadlines", "Dropout", "Round", "RoundFailed", "RoundRestart", "SignedDecision"]

@@ -53,7 +53,7 @@ class Coordinator:
             deadlines=deadlines,
         )
         self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._cosigned)
-        self._cosignatures: list[tuple[str, agent_pb2.Cosignature]] = []
+        self._cosignatures: dict[str, agent_pb2.Cosignature] = {}
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
         """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""
@@ -105,14 +105,14 @@ class Coordinator:
                 self._agents.welcome(connection)
 
     def _cosigned(self, institution: str, cosignature: agent_pb2.Cosignature) -> None:
-        self._cosignatures.append((institution, cosignature))
+        self._cosignatures[institution] = cosignature  # a later one covers every earlier one
 
     async def _show_heads(self) -> None:
         """When the log has been quiet for a moment, have its newest head witnessed, and keep the cosignatures."""
         while True:
             await asyncio.sleep(IDLE_WITNESS_S)
             await self._desk.show_head()
-            received, self._cosignatures = self._cosignatures, []
+            received, self._cosignatures = self._cosignatures, {}
             if received:
                 await self._desk.keep_cosignatures(received)
 
