@@ -184,7 +184,7 @@ class _Run:
         kind = entry.WhichOneof("event")
         if kind == "membership_published":
             self._inspect_membership(seq, entry.membership_published)
-        elif kind == "decided" and entry.decided.statement:
+        elif kind == "decided" and entry.decided.institution and self.keys.documents:
             self._inspect_decision(seq, entry.decided)
 
     def _inspect_membership(self, seq: int, event: log_pb2.MembershipPublished) -> None:
@@ -195,6 +195,9 @@ class _Run:
 
     def _inspect_decision(self, seq: int, event: log_pb2.Decided) -> None:
         """A recorded decision is the institution's own signed word, or somebody made it up."""
+        if not event.statement:
+            self.find(f"records a decision of {event.institution} without its signed statement", seq)
+            return
         answer, decision = agent_pb2.Answer(), agent_pb2.Decision()
         try:
             answer.ParseFromString(event.statement)

@@ -287,7 +287,9 @@ def test_made_up_decision_is_named(world: World, tmp_path: Path) -> None:
     other.identities["alpha"], keep = other.identities["beta"], other.identities["alpha"]
     unsigned = other.decision(b"r" * 32, "alpha", True)
     other.identities["alpha"] = keep
-    seq = other.append(true, lie, stolen, unsigned)
+    bare = other.decision(b"r" * 32, "alpha", True)
+    bare.decided.statement = b""
+    seq = other.append(true, lie, stolen, unsigned, bare)
     report = verify(
         [Entry(*row) for row in other.entries()],
         other.checkpoints()[-1],
@@ -299,6 +301,7 @@ def test_made_up_decision_is_named(world: World, tmp_path: Path) -> None:
         (seq + 1, "records another decision than alpha signed"),
         (seq + 2, "records another decision than alpha signed"),
         (seq + 3, "the decision is not signed by alpha"),
+        (seq + 4, "records a decision of alpha without its signed statement"),
     ]
 
 
