@@ -149,8 +149,8 @@ def invite(
         print_json({"token": invitation.to_token(), "id": id, "role": role, "expires_at": invitation.expires_at})
         return
     typer.echo(invitation.to_token())
-    command = "cohortium-agent enrol" if role == "agent" else "cohortium enrol"
-    typer.echo(f"{id} joins once within {valid_hours:g} hours with: {command} TOKEN DIR", err=True)
+    command = "cohortium-agent enrol TOKEN DIR" if role == "agent" else "cohortium enrol TOKEN"
+    typer.echo(f"{id} joins once within {valid_hours:g} hours with: {command}", err=True)
 
 
 @membership_app.command("show")
@@ -203,13 +203,16 @@ def membership_pending(folder: Folder, json: Json = False) -> None:
 @membership_app.command("publish")
 def membership_publish(folder: Folder, governance: GovernanceOption = None, json: Json = False) -> None:
     """Sign the next membership: everyone who has enrolled and was not revoked. Needs the governance folder."""
-    import time
+    from datetime import UTC, datetime
 
     from analytics_server import governance as office
 
+    now = datetime.now(UTC)
     config, keys = _governed(folder, governance)
     with office.opened(config) as (store, log):
-        document, changes = office.publish_membership(store, log, config, keys, now=int(time.time()))
+        document, changes = office.publish_membership(store, log, config, keys, now=int(now.timestamp()))
+    if office.renew_issuing_authority(governance or folder / office.FOLDER, config, now):
+        typer.echo("note: the issuing CA was renewed for two years; start the coordinator again to use it", err=True)
     _poke(config)
     if json:
         print_json(

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +33,7 @@ from trust.identity.names import check_consortium
 
 FOLDER = "governance"
 ROOT_KEY, SIGNING_KEY, FILE = "ca.key", "governance.key", "governance.toml"
+RENEW_ISSUING_BEFORE = timedelta(days=365)
 _TEMPLATE = """\
 # What governance decided for consortium {consortium}; goes into every membership it signs.
 consortium = "{consortium}"
@@ -186,6 +187,21 @@ def publish_membership(
         event = log_pb2.MembershipPublished(epoch=document.epoch, membership_hash=document.hash)
         log.append_in(uow, [stamped("governance", log_pb2.LogEntry(membership_published=event))])
     return document, changes
+
+
+def renew_issuing_authority(path: Path, config: ServerConfig, now: datetime) -> bool:
+    """Extend the issuing CA by two years, for the same key, where less than one is left; say whether it was.
+
+    `path` is the governance folder, which holds the root's key. A running coordinator uses it after its next start.
+    """
+    issuing, issuing_key = config.issuer()
+    if issuing.not_valid_after_utc - now > RENEW_ISSUING_BEFORE:
+        return False
+    root_key = keys.load_tls_key(path / ROOT_KEY)
+    renewed = certificates.make_issuing(config.ca(), root_key, issuing_key.public_key(), config.consortium, now)
+    files.replace(config.folder / folders.ISSUING_CERTIFICATE, certificates.to_pem(renewed), secret=False)
+    folders.write_server_certificate(config.folder, config.consortium, (config.address, config.enrolment_address), now)
+    return True
 
 
 def publish_dataset(store: Store, log: AuditLog, governance: Governance, text: str) -> tuple[schema.Dataset, bytes]:

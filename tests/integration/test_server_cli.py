@@ -12,14 +12,20 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 
+from analytics_client import profile as profiles
 from analytics_client.enrolment import enrol, renew
 from analytics_client.profile import Profile
-from analytics_server.cli import main
+from analytics_server import governance
+from analytics_server.cli import app, main
 from protos.v1 import analyst_pb2, analyst_pb2_grpc
 from queries.errors import IdentityError
 from trust.identity import membership
@@ -313,6 +319,27 @@ def test_running_coordinator_takes_up_what_the_commands_publish(tmp_path: Path) 
         renew(agent)
 
 
+def test_publishing_extends_an_issuing_authority_that_ends_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = found(tmp_path / "server")
+    path = folder / "issuing-ca.pem"
+    before = x509.load_pem_x509_certificate(path.read_bytes())
+    with running(folder):
+        enrol(invite(folder, "analyst", "ada"), tmp_path / "ada", roles=["analyst"])
+    assert "issuing CA" not in run("membership", "publish", folder).stderr
+    monkeypatch.setattr(governance, "RENEW_ISSUING_BEFORE", timedelta(days=731))
+    assert "issuing CA was renewed" in run("membership", "publish", folder).stderr
+    after = x509.load_pem_x509_certificate(path.read_bytes())
+    assert after.serial_number != before.serial_number
+    assert after.public_key() == before.public_key()
+    with running(folder):
+        newcomer = enrol(invite(folder, "analyst", "eve"), tmp_path / "eve", roles=["analyst"])
+        assert run("membership", "publish", folder).returncode == 0
+        for profile in (profiles.load(tmp_path / "ada"), newcomer):  # certificates from before and after
+            assert overview(profile).datasets == []
+
+
 def test_lists_are_readable_and_in_json(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(SCHEMA)
     assert "No dataset" in run("dataset", "list", folder).stdout
@@ -362,3 +389,27 @@ def test_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     assert "ValueError" in complaint(quiet)[0]
     assert "patient" not in quiet.stderr
     assert "Traceback" in loud.stderr
+
+
+def test_every_command_option_and_setting_is_documented(folder: Path) -> None:
+    from typer.main import get_command
+
+    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+
+    def walk(command: Any, path: str) -> Iterator[str]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, f"{path} {name}".strip())
+        if not hasattr(command, "commands"):
+            yield f"`{path}`"
+            yield from (o for p in command.params for o in p.opts if o.startswith("--") and o != "--help")
+
+    named = set(walk(get_command(app), ""))
+    assert {"`membership publish`", "--governance", "--valid-hours"} <= named
+    for setting in (folder / "server.toml", folder / "governance" / "governance.toml"):
+        named |= {f"`{key}`" for key in tomllib.loads(setting.read_text())}
+    named |= {
+        f"`{path.name}`"
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(("run.", "state.sqlite-"))
+    }
+    assert {name for name in named if name not in text} == set()
