@@ -1,0 +1,1 @@
+"""The coordinator: it brings parties together, and is trusted with nothing."""

@@ -111,7 +111,15 @@ def throughput(profile: Path) -> float:
 
 def typed(profile: Path) -> float:
     """Median seconds of the whole command, from its start to its table."""
-    command = [str(Path(sys.executable).parent / "cohortium"), "query", SQL, "--epsilon", "1", "--profile", str(profile)]
+    command = [
+        str(Path(sys.executable).parent / "cohortium"),
+        "query",
+        SQL,
+        "--epsilon",
+        "1",
+        "--profile",
+        str(profile),
+    ]
     took = []
     for _ in range(TYPED):
         start = time.perf_counter()
@@ -124,7 +132,9 @@ def typed(profile: Path) -> float:
 def duckdb_alone(paths: list[Path]) -> float:
     """Median seconds of the same question asked of the pooled rows, in memory, with no privacy at all."""
     with duckdb.connect() as database:
-        database.execute("CREATE TABLE people AS SELECT * FROM read_parquet($files)", {"files": [str(p) for p in paths]})
+        database.execute(
+            "CREATE TABLE people AS SELECT * FROM read_parquet($files)", {"files": [str(p) for p in paths]}
+        )
         took = []
         for _ in range(20):
             start = time.perf_counter()

@@ -141,7 +141,9 @@ def _validate_kind(where: str, kind: Kind) -> None:
         raise SchemaError(f"{where}: a category appears twice")
     for category in kind.categories:
         if not category or len(category) > 200 or category == OTHER or not category.isprintable():
-            raise SchemaError(f"{where}: {category[:40]!r} is no category", hint=f"{OTHER!r} is reserved: set other = true")
+            raise SchemaError(
+                f"{where}: {category[:40]!r} is no category", hint=f"{OTHER!r} is reserved: set other = true"
+            )
 
 
 def from_toml(text: str) -> Dataset:
@@ -164,7 +166,9 @@ def from_toml(text: str) -> Dataset:
         raise SchemaError(f"the schema is not valid TOML: {error}") from error
     unknown = set(raw) - _KNOWN_DATASET
     if unknown:
-        raise SchemaError(f"the schema has an unknown key {min(unknown)!r}", hint=f"known: {', '.join(sorted(_KNOWN_DATASET))}")
+        raise SchemaError(
+            f"the schema has an unknown key {min(unknown)!r}", hint=f"known: {', '.join(sorted(_KNOWN_DATASET))}"
+        )
     columns = raw.get("columns", {})
     if not isinstance(columns, dict):
         raise SchemaError("columns must be tables", hint="write [columns.age]")
@@ -197,14 +201,20 @@ def _column_from_toml(name: str, body: Any) -> Column:
         raise SchemaError(f"column {name!r} must be a table", hint=f"write [columns.{name}]")
     unknown = set(body) - _KNOWN_COLUMN
     if unknown:
-        raise SchemaError(f"column {name!r} has an unknown key {min(unknown)!r}", hint=f"known: {', '.join(sorted(_KNOWN_COLUMN))}")
+        raise SchemaError(
+            f"column {name!r} has an unknown key {min(unknown)!r}", hint=f"known: {', '.join(sorted(_KNOWN_COLUMN))}"
+        )
     kind: Kind
     match body.get("type"):
         case "number" | "integer" as given:
             if "lower" not in body or "upper" not in body:
-                raise SchemaError(f"column {name!r} needs lower and upper", hint="public clinical bounds, never the data's own")
+                raise SchemaError(
+                    f"column {name!r} needs lower and upper", hint="public clinical bounds, never the data's own"
+                )
             kind = Numeric(
-                float(_typed(body, "lower", (float, int), 0)), float(_typed(body, "upper", (float, int), 0)), given == "integer"
+                float(_typed(body, "lower", (float, int), 0)),
+                float(_typed(body, "upper", (float, int), 0)),
+                given == "integer",
             )
         case "category":
             given_categories = _typed(body, "categories", list, [])
@@ -238,7 +248,11 @@ def to_bytes(dataset: Dataset) -> bytes:
             name=column.name, description=column.description, unit=column.unit, nullable=column.nullable
         )
         if isinstance(column.kind, Numeric):
-            out.numeric.lower, out.numeric.upper, out.numeric.integer = column.kind.lower, column.kind.upper, column.kind.integer
+            out.numeric.lower, out.numeric.upper, out.numeric.integer = (
+                column.kind.lower,
+                column.kind.upper,
+                column.kind.integer,
+            )
         else:
             out.categorical.categories.extend(column.kind.categories)
             out.categorical.other = column.kind.other

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
-from protos.v1 import agent_pb2, envelope_pb2, log_pb2
+from protos.v1 import agent_pb2, log_pb2
 from queries.accounting import Curve, rho_to_epsilon
 from queries.encode import decode_query
 from queries.errors import (

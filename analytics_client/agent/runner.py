@@ -14,12 +14,12 @@ from pathlib import Path
 
 import structlog
 
+from analytics_client import profile as profiles
 from analytics_client.agent import config as configuration
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
 from analytics_client.agent.responder import Responder, Served
 from analytics_client.agent.sources import Source, open_source
-from analytics_client import profile as profiles
 from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2
 from queries.errors import ConfigError

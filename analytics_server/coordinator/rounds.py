@@ -52,7 +52,7 @@ class SignedDecision:
 
 
 class RoundFailed(Exception):
-    """The round is over without a sum. `charged`: masked vectors were sent, so those who sent them have spent budget."""
+    """The round is over without a sum. `charged`: masked vectors were sent, and their senders have spent budget."""
 
     def __init__(self, error: CohortiumError, *, charged: bool) -> None:
         super().__init__(str(error))
@@ -283,7 +283,7 @@ class Round:
         return tuple(sorted(m for m in self._reached if m not in self._gone))
 
     def _refuse_if_denied(self, joined: tuple[str, ...]) -> None:
-        """Where fewer than t joined because institutions said no, the analyst reads that and not of a missing quorum."""
+        """Where fewer than t joined because institutions said no, that is what the analyst reads."""
         denied = {m: d.decision for m, d in self.decisions.items() if not d.decision.allowed}
         if len(joined) >= self.parameters.threshold or not denied:
             return
