@@ -87,7 +87,7 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[UnitOfWork]:
-        """Open a transaction that writes. It is durable on a clean exit, undone on an exception.
+        """Open a transaction that writes. It is durable on a clean exit, undone on an exception. Do not nest it.
 
         Raise ServiceError where the database cannot do it now, LogError where it is damaged.
         """
