@@ -205,26 +205,29 @@ class Ledger:
         if analyst == TOTAL:
             raise ValueError("an analyst has a name")
         with self._transaction() as connection:
-            if connection.execute(sa.select(round_.c.id).where(round_.c.id == round_id)).first():
+            if connection.execute(file.FIND_ROUND, {"round_id": round_id}).first():
                 raise ProtocolViolation("this round id was used before", party="coordinator")
-            known = connection.execute(sa.select(request).where(request.c.id == request_id)).first()
+            known = connection.execute(file.FIND_REQUEST, {"request_id": request_id}).first()
             asked = {
                 "digest": digest, "dataset": dataset, "analyst": analyst, "cost": dump(charge), "rho_nano": rho_nano,
             }  # fmt: skip
             if known is not None:
                 _refuse_repetition(known, asked)
+            before = _spent(connection, dataset, analyst).rho_nano
             if known is None or known.state == "released":
                 _spend(connection, dataset, analyst, _Cost(charge, rho_nano), budgets)
+            else:
+                before -= rho_nano
             if head is not None:
                 _advance(connection, *head)
             if known is None:
-                connection.execute(request.insert().values(id=request_id, **asked, **_now("reserved")))
+                added = {"id": request_id, "state": "reserved", "at": int(time.time()), **asked}
+                connection.execute(file.ADD_REQUEST, added)
             else:
-                connection.execute(request.update().where(request.c.id == request_id).values(**_now("reserved")))
-                _end_rounds(connection, request_id)
-            connection.execute(round_.insert().values(id=round_id, request=request_id, state="reserved"))
-            after = _spent(connection, dataset, analyst).rho_nano
-        return Reservation(after - rho_nano, after)
+                _set_state(connection, request_id, "reserved")
+                connection.execute(file.END_ROUNDS, {"request_id": request_id})
+            connection.execute(file.ADD_ROUND, {"id": round_id, "request": request_id, "state": "reserved"})
+        return Reservation(before, before + rho_nano)
 
     def upload(self, request_id: bytes, round_id: bytes) -> None:
         """Make the charge final. Call before the first chunk of the masked vector leaves.
@@ -233,7 +236,7 @@ class Ledger:
         """
         with self._transaction() as connection:
             _move(connection, request_id, round_id, "reserved", "uploaded")
-            connection.execute(request.update().where(request.c.id == request_id).values(**_now("charged")))
+            _set_state(connection, request_id, "charged")
 
     def reveal(self, request_id: bytes, round_id: bytes) -> None:
         """Record that REVEAL of this round is sent. Call before sending it. Raise RoundError unless it is due, once."""
@@ -242,15 +245,14 @@ class Ledger:
 
     def release(self, request_id: bytes, round_id: bytes) -> None:
         """End a round. A reservation returns to the budget; what was uploaded stays charged. May be called again."""
-        ours = round_.c.id == round_id, round_.c.request == request_id, round_.c.state == "reserved"
         with self._transaction() as connection:
-            if connection.execute(round_.update().where(*ours).values(state="released")).rowcount == 1:
+            if _moved(connection, request_id, round_id, "reserved", "released"):
                 _give_back(connection, request_id)
 
     def head(self) -> tuple[int, bytes]:
         """Size and root of the newest log head this agent has witnessed; (0, b"") before the first."""
         with self._transaction(write=False) as connection:
-            row = connection.execute(sa.select(file.head)).first()
+            row = connection.execute(file.FIND_HEAD).first()
         return (0, b"") if row is None else (row.size, row.root)
 
     def set_head(self, size: int, root: bytes) -> None:
@@ -285,7 +287,7 @@ class Ledger:
         with self._transaction() as connection:
             left = connection.execute(sa.select(request.c.id).where(request.c.state == "reserved")).scalars().all()
             for request_id in left:
-                _end_rounds(connection, request_id)
+                connection.execute(file.END_ROUNDS, {"request_id": request_id})
                 _give_back(connection, request_id)
 
     @contextmanager
@@ -312,9 +314,9 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _now(state: State) -> dict[str, Any]:
-    newest = sa.select(sa.func.coalesce(sa.func.max(request.c.change), 0) + 1).scalar_subquery()
-    return {"state": state, "at": int(time.time()), "change": newest}
+def _set_state(connection: sa.Connection, request_id: bytes, state: State) -> None:
+    moved = {"request_id": request_id, "after": state, "now": int(time.time())}
+    connection.execute(file.MOVE_REQUEST, moved)
 
 
 def _refuse_repetition(known: sa.Row[Any], asked: Mapping[str, object]) -> None:
@@ -344,11 +346,11 @@ def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, l
             )
         total = {"spent": dump(spent.curve + cost.curve), "rho_nano": spent.rho_nano + cost.rho_nano}
         row = {"dataset": dataset, "analyst": owner, "delta": budget.delta, "epsilon": budget.epsilon, **total}
-        connection.execute(account.insert().prefix_with("OR REPLACE").values(**row))
+        connection.execute(file.PUT_ACCOUNT, row)
 
 
 def _give_back(connection: sa.Connection, request_id: bytes) -> None:
-    row = connection.execute(sa.select(request).where(request.c.id == request_id)).one()
+    row = connection.execute(file.FIND_REQUEST, {"request_id": request_id}).one()
     cost = load(row.cost)
     for owner in (TOTAL, row.analyst):
         spent = _spent(connection, row.dataset, owner)
@@ -356,31 +358,29 @@ def _give_back(connection: sa.Connection, request_id: bytes) -> None:
         mine = account.c.dataset == row.dataset, account.c.analyst == owner
         total = {"spent": dump(rest), "rho_nano": spent.rho_nano - row.rho_nano}
         connection.execute(account.update().where(*mine).values(**total))
-    connection.execute(request.update().where(request.c.id == request_id).values(**_now("released")))
+    _set_state(connection, request_id, "released")
 
 
 def _spent(connection: sa.Connection, dataset: str, analyst: str) -> _Cost:
-    mine = account.c.dataset == dataset, account.c.analyst == analyst
-    stored = connection.execute(sa.select(account.c.spent, account.c.rho_nano).where(*mine)).first()
+    stored = connection.execute(file.FIND_SPENT, {"of_dataset": dataset, "of_analyst": analyst}).first()
     return _Cost(Curve.zero(), 0) if stored is None else _Cost(load(stored.spent), stored.rho_nano)
 
 
-def _end_rounds(connection: sa.Connection, request_id: bytes) -> None:
-    mine = round_.c.request == request_id, round_.c.state == "reserved"
-    connection.execute(round_.update().where(*mine).values(state="released"))
+def _moved(connection: sa.Connection, request_id: bytes, round_id: bytes, before: str, after: str) -> bool:
+    move = {"round_id": round_id, "request_id": request_id, "before": before, "after": after}
+    return connection.execute(file.MOVE_ROUND, move).rowcount == 1
 
 
 def _move(connection: sa.Connection, request_id: bytes, round_id: bytes, before: str, after: str) -> None:
-    ours = round_.c.id == round_id, round_.c.request == request_id, round_.c.state == before
-    if connection.execute(round_.update().where(*ours).values(state=after)).rowcount != 1:
+    if not _moved(connection, request_id, round_id, before, after):
         raise RoundError(f"this round cannot become {after}: it is not {before}", hint="a new round is needed")
 
 
 def _advance(connection: sa.Connection, size: int, root: bytes) -> None:
-    last = connection.execute(sa.select(file.head)).first()
+    last = connection.execute(file.FIND_HEAD).first()
     if last is not None and (size < last.size or (size == last.size and root != last.root)):
         raise LogError(
             "this log head does not extend the one this agent has witnessed",
             hint="the coordinator's log was rewound or forked: tell the consortium's auditors",
         )
-    connection.execute(file.head.insert().prefix_with("OR REPLACE").values(only=1, size=size, root=root))
+    connection.execute(file.PUT_HEAD, {"only": 1, "size": size, "root": root})

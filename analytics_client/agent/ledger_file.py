@@ -88,6 +88,38 @@ note = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
+# The statements of a query's way through the ledger, built once: building them takes longer than running them.
+_newest = sa.select(sa.func.coalesce(sa.func.max(request.c.change), 0) + 1).scalar_subquery()
+FIND_ROUND = sa.select(round_.c.id).where(round_.c.id == sa.bindparam("round_id"))
+FIND_REQUEST = sa.select(request).where(request.c.id == sa.bindparam("request_id"))
+FIND_SPENT = sa.select(account.c.spent, account.c.rho_nano).where(
+    account.c.dataset == sa.bindparam("of_dataset"), account.c.analyst == sa.bindparam("of_analyst")
+)
+FIND_HEAD = sa.select(head)
+ADD_ROUND = round_.insert()
+ADD_REQUEST = request.insert().values(change=_newest)
+PUT_ACCOUNT = account.insert().prefix_with("OR REPLACE")
+PUT_HEAD = head.insert().prefix_with("OR REPLACE")
+MOVE_REQUEST = (
+    request.update()
+    .where(request.c.id == sa.bindparam("request_id"))
+    .values(state=sa.bindparam("after"), at=sa.bindparam("now"), change=_newest)
+)
+MOVE_ROUND = (
+    round_.update()
+    .where(
+        round_.c.id == sa.bindparam("round_id"),
+        round_.c.request == sa.bindparam("request_id"),
+        round_.c.state == sa.bindparam("before"),
+    )
+    .values(state=sa.bindparam("after"))
+)
+END_ROUNDS = (
+    round_.update()
+    .where(round_.c.request == sa.bindparam("request_id"), round_.c.state == "reserved")
+    .values(state="released")
+)
+
 
 def attach(path: Path, *, create: bool) -> sa.Engine:
     """Open the ledger's file, checked from end to end; with `create`, make it in a folder that never had one.
