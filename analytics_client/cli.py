@@ -19,7 +19,6 @@ from trust.command import print_json, run_command
 
 if TYPE_CHECKING:
     from analytics_client.session import Progress, Session
-    from queries.errors import CohortiumError
 
 app = typer.Typer(
     name="cohortium",
@@ -71,7 +70,7 @@ def enrol(
         )
         return
     typer.echo(f"You are {joined.id} ({joined.role}) of {joined.consortium}; your keys are in {joined.folder}.")
-    typer.echo("You can ask as soon as the operator has published the membership that names you.")
+    typer.echo("You can begin as soon as the operator has published the membership that names you.")
 
 
 @app.command()
@@ -167,7 +166,8 @@ def query(
                     sql, epsilon=epsilon, rho=rho, purpose=purpose, minimum_cohort=minimum_cohort, on_progress=show
                 )
         except CohortiumError as error:
-            tell_refusals(error)
+            for line in render.refusal_lines(error):
+                typer.echo(line, err=True)
             raise
     if as_json:
         print_json(result.to_dict())
@@ -205,16 +205,6 @@ def sandbox(
             prompt.run(command)
         else:
             prompt.loop()
-
-
-def tell_refusals(error: CohortiumError) -> None:
-    """Say on standard error who refused a query and what it cost, before the error itself is printed."""
-    for refusal in error.refusals:
-        typer.echo(f"{refusal.institution} refused under {refusal.rule}: {refusal.message}", err=True)
-    if error.charged:
-        typer.echo("The budget is spent all the same: shares had been revealed.", err=True)
-    elif error.refusals:
-        typer.echo("Nothing was spent.", err=True)
 
 
 @contextmanager

@@ -90,30 +90,30 @@ class Explanation:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield what people read: a label and a sentence each."""
-        cells, slots = len(self.plan.cells), len(self.plan.slots)
+        cells, slots, rows = len(self.plan.cells), len(self.plan.slots), self.plan.rows_per_person
         kinds = Counter(slot.kind for slot in self.plan.slots)
         per_cell = ", ".join(f"{kind} {count}" if count > 1 else kind for kind, count in kinds.items())
+        each, curator = self.noise_per_institution, self.noise_of_curator
+        spare = len(self.institutions) - self.threshold
         yield "releases", f"{self.plan.length:,} numbers: {cells:,} {_plural('cell', cells)} of {slots} ({per_cell})"
-        yield "sensitivity", f"{self.sensitivity:.6g} rows (one person, at most {self.plan.rows_per_person} rows each)"
+        yield (
+            "sensitivity",
+            f"{self.sensitivity:.6g}: how far one person, with up to {rows} {_plural('row', rows)}, moves them",
+        )
         yield (
             "noise",
-            (
-                f"standard deviation {self.noise_total:.4g} rows in every number; each institution adds"
-                f" {self.noise_per_institution:.4g}, a trusted curator would add {self.noise_of_curator:.4g}"
-            ),
+            f"standard deviation {self.noise_total:.4g} in each, when all answer; a trusted curator adds {curator:.4g}",
+        )
+        yield (
+            "",
+            f"every institution adds {each:.4g}, enough where {self.colluders} of them help the coordinator to cheat",
         )
         for width in self.widths:
             assumed = f", for a group of {width.assumed_rows:,} rows" if width.assumed_rows else ""
             yield f"expect {width.name}", f"± {width.half_width:.3g} (95%){assumed}"
         yield "costs", str(self.cost)
         yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
-        yield (
-            "survives",
-            (
-                f"{len(self.institutions) - self.threshold} of them vanishing; stays private if the coordinator"
-                f" colludes with {self.colluders}"
-            ),
-        )
+        yield "needs", f"{self.threshold} of them to the end" + (f"; {spare} may vanish" if spare else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values; `to_json` and `--json` print exactly this."""

@@ -98,6 +98,6 @@ class Prompt:
 
     @staticmethod
     def _complain(error: CohortiumError) -> None:
-        for refusal in error.refusals:
-            typer.echo(f"{refusal.institution} refused under {refusal.rule}: {refusal.message}", err=True)
+        for line in render.refusal_lines(error):
+            typer.echo(line, err=True)
         typer.echo(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analytics_client.explain import Explanation
     from analytics_client.result import Result
     from analytics_client.session import Listing
+    from queries.errors import CohortiumError
     from queries.schema import Column, Dataset
 
 TEXT_WIDTH = 110
@@ -141,6 +142,14 @@ def column_record(column: Column) -> dict[str, Any]:
     else:
         record |= {"type": "category", "categories": list(column.kind.keys)}
     return record | {"unit": column.unit, "nullable": column.nullable, "description": column.description}
+
+
+def refusal_lines(error: CohortiumError) -> list[str]:
+    """Return who refused a request, under which rule, and what it cost; nothing where nobody refused."""
+    lines = [f"{r.institution} refused under {r.rule!r}: {r.message}" for r in error.refusals]
+    if error.charged:
+        return [*lines, "The budget is spent all the same: shares had been revealed."]
+    return [*lines, "Nothing was spent."] if lines else []
 
 
 def to_text(renderable: RenderableType, *, width: int = TEXT_WIDTH) -> str:

@@ -128,14 +128,8 @@ def overdraw(session: Session) -> None:
     try:
         session.query("SELECT AVG(age) AS age FROM patients", epsilon=BUDGET)
     except CohortiumError as error:
-        for refusal in error.refusals:
-            console.print(
-                f"  {refusal.institution} refused under {refusal.rule!r}: {refusal.message}",
-                markup=False,
-                soft_wrap=True,
-            )
-        console.print(f"  error: {error.message}\n  hint: {error.hint}", markup=False, soft_wrap=True)
-        console.print("  It cost the budget." if error.charged else "  It cost nothing.")
+        for line in (*render.refusal_lines(error), f"error: {error.message}", f"hint: {error.hint}"):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     else:
         raise AssertionError("an overdraft was answered")
 

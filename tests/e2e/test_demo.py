@@ -29,7 +29,7 @@ def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
         assert scene in text
     assert "st-anne dropped out" in text
     assert text.count("refused under") >= 3
-    assert "It cost nothing." in text
+    assert "Nothing was spent." in text
     assert "VERIFIED: every entry" in text
     assert re.search(r"now says that nobody asked.*\n +entry \d+: ", text)
     inside, of = map(int, re.findall(r"(\d+) of (\d+) intervals hold the pooled truth", text)[0])
