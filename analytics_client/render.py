@@ -148,7 +148,7 @@ def refusal_lines(error: CohortiumError) -> list[str]:
     """Return who refused a request, under which rule, and what it cost; nothing where nobody refused."""
     lines = [f"{r.institution} refused under {r.rule!r}: {r.message}" for r in error.refusals]
     if error.charged:
-        return [*lines, "The budget is spent all the same: shares had been revealed."]
+        return [*lines, "Count the budget as spent: shares may have been revealed."]
     return [*lines, "Nothing was spent."] if lines else []
 
 

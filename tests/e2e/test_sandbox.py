@@ -16,8 +16,8 @@ import pytest
 from harness.live import ROWS, SCHEMA, Live, command, write_patients
 
 from analytics_client import sandbox
-from analytics_client.sandboxes import Data, Institution
-from analytics_client.session import Progress
+from analytics_client.sandboxes import Data, Institution, Sandbox
+from analytics_client.session import Progress, Session
 from queries.builder import _, count
 from queries.errors import ConfigError, PolicyDenied, QuorumError, SchemaError, ServiceError
 
@@ -191,6 +191,9 @@ def test_a_cohort_shrinks_comes_back_and_leaves_nothing(schema: Path, tmp_path: 
         box.start_agent("d")
         assert _eventually(lambda: "d" in session.datasets()[0].serving)
         assert session.query(sql, epsilon=1.0).survivors == ("a", "b", "c", "d")
+        _kill_coordinator_in_the_middle(box, session, sql)
+        assert _eventually(lambda: len(session.datasets()[0].serving) == 4)
+        assert session.query(sql, epsilon=1.0).survivors == ("a", "b", "c", "d")
         box.kill("c")
         box.kill("d")
         assert _eventually(lambda: len(session.datasets()[0].serving) == 2)
@@ -202,6 +205,18 @@ def test_a_cohort_shrinks_comes_back_and_leaves_nothing(schema: Path, tmp_path: 
         assert sum(map(_alive, pids)) == 3
     assert not any(map(_alive, pids))
     assert not folder.exists()
+
+
+def _kill_coordinator_in_the_middle(box: Sandbox, session: Session, sql: str) -> None:
+    """The session follows its request over the restart and learns how it ended."""
+
+    def restart(progress: Progress) -> None:
+        if progress.step == "announced":
+            box.kill("coordinator")
+            box.start_coordinator()
+
+    with pytest.raises(QuorumError, match="stopped in the middle of this round"):
+        session.query(sql, epsilon=1.0, on_progress=restart)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
