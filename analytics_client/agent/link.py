@@ -23,6 +23,7 @@ from queries.errors import ClockError, CohortiumError, IdentityError, ServiceErr
 from trust.identity.requests import SKEW
 from trust.rpc.channel import TlsIdentity, connect_aio
 from trust.rpc.errors import translated
+from trust.secagg import AgentState
 
 T = TypeVar("T")
 Prepare = Callable[[agent_pb2.Welcome], Responder]
@@ -117,7 +118,10 @@ class _Stream:
             await self._control.write(message)
 
     async def _read(self) -> None:
-        """Pass messages on: what builds on the log's head to the judge, the rest to its round."""
+        """Pass messages on: what builds on the log's head to the judge, the rest to its round.
+
+        The end of a round that is not known here is the judge's too: its announcement may still be in the queue.
+        """
         while (message := await self._control.read()) is not EOF:
             match message.WhichOneof("message"):
                 case "welcome" | "announce" | "head":
@@ -126,8 +130,7 @@ class _Stream:
                     if queue := self._rounds.get(message.round.round_id):
                         queue.put_nowait(message)
                 case "closed":
-                    if queue := self._rounds.get(message.closed.round_id):
-                        queue.put_nowait(message)
+                    self._rounds.get(message.closed.round_id, self._to_judge).put_nowait(message)
                 case other:
                     logger.warning("unknown message", kind=str(other)[:20])
 
@@ -140,11 +143,15 @@ class _Stream:
         responder: Responder | None = None
         while True:
             message = await self._to_judge.get()
-            if message.WhichOneof("message") == "welcome":
+            kind = message.WhichOneof("message")
+            if kind == "welcome":
                 responder = await self._welcome(message.welcome)
+            elif kind == "closed":
+                if queue := self._rounds.get(message.closed.round_id):
+                    queue.put_nowait(message)
             elif responder is None:
                 raise IdentityError("the coordinator asked before it made this agent welcome")
-            elif message.WhichOneof("message") == "announce":
+            elif kind == "announce":
                 await self._announced(responder, message.announce)
             else:
                 cosignature = await self._in_judge(partial(responder.witness, message.head))
@@ -181,13 +188,14 @@ class _Stream:
     # --- one round -----------------------------------------------------------------------------------------------
 
     async def _round(self, responder: Responder, active: ActiveRound, queue: asyncio.Queue[agent_pb2.ToAgent]) -> None:
-        """Take a round through its steps until the coordinator closes it or the connection ends."""
+        """Take a round through its steps, to REVEAL or until the coordinator closes it or the connection ends."""
         try:
-            while True:
-                message = await queue.get()
-                if message.WhichOneof("message") == "closed":
-                    return
+            message = await queue.get()
+            while message.WhichOneof("message") == "round":
                 await self._step(responder, active, message.round.step, message.round.payload)
+                if active.core.state is AgentState.REVEALED:
+                    return
+                message = await queue.get()
         except CohortiumError as error:
             logger.warning("left the round", round=active.id.hex()[:12], reason=error.message)
             await self._reply(active, "abandon", error.message.encode())

@@ -5,10 +5,8 @@ The one place where the agent's parts are put together; none of them knows the f
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from trust.identity import files, keys, membership
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
 from trust.rpc.channel import TlsIdentity
+from trust.rpc.process import run_until_signal
 from trust.secagg import PairKeys
 from trust.tlog.witness import Witness
 
@@ -178,14 +177,5 @@ class Agent:
 def run(folder: Path) -> None:
     """Run the agent of a folder until SIGTERM or SIGINT. Raises CohortiumError where it cannot serve at all."""
     agent = Agent(folder)
-
-    async def until_stopped() -> None:
-        serving = asyncio.ensure_future(agent.run())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-        try:
-            await serving
-        except asyncio.CancelledError:
-            logger.info("stopped", institution=agent.id)
-
-    asyncio.run(until_stopped())
+    run_until_signal(agent.run)
+    logger.info("stopped", institution=agent.id)

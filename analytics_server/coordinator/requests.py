@@ -430,7 +430,7 @@ class RequestDesk:
 
     def _close(self, round_: Round, outcome: str) -> None:
         """Tell the cohort that the round is over, so that it forgets its secrets and frees what it reserved."""
-        for member in round_.invited:
+        for member in round_.to_be_told:
             if connection := self._hub.get(member):
                 connection.send(agent_pb2.ToAgent(closed=agent_pb2.RoundClosed(round_id=round_.id, outcome=outcome)))
 

@@ -94,6 +94,7 @@ class Round:
         self._uploading: dict[str, UploadSink] = {}
         self._reached: list[str] = []
         self._uploaded: set[str] = set()
+        self._asked_to_reveal: frozenset[str] = frozenset()
         self.id = self.parameters.round_id
         self.decisions: dict[str, SignedDecision] = {}
         self.dropouts: list[Dropout] = []
@@ -258,6 +259,7 @@ class Round:
         finally:
             await logged
         alive = self._alive(confirmed)
+        self._asked_to_reveal = frozenset(alive)
         self._begin("reveal", alive)
         self._send("confirmations", dict.fromkeys(alive, confirmations))
         revealed = await self._wait(self._deadlines.reveal, done=self._core.ready)
@@ -313,6 +315,12 @@ class Round:
     def invited(self) -> tuple[str, ...]:
         """The cohort that was asked."""
         return self.parameters.invited
+
+    @property
+    def to_be_told(self) -> tuple[str, ...]:
+        """Whom to tell that the round is over: an agent that is asked to reveal takes it as the end by itself."""
+        refused = {m for m, signed in self.decisions.items() if not signed.decision.allowed}
+        return tuple(m for m in self.invited if m not in refused | self._asked_to_reveal)
 
     @property
     def roster(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ store, so SIGKILL at any moment loses nothing that was acknowledged.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 
 import grpc.aio
@@ -28,6 +27,7 @@ from analytics_server.coordinator.rounds import Deadlines
 from analytics_server.store import Store
 from protos.v1 import agent_pb2, agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
 from trust.rpc import server as rpc
+from trust.rpc.process import run_until_signal
 
 IDLE_WITNESS_S = 1.0
 """Seconds of quiet after which agents are shown a log head they have not seen."""
@@ -124,14 +124,5 @@ def _with_port(address: str, port: int) -> str:
 def serve(config: ServerConfig, on_ready: Callable[[str, str], None], *, deadlines: Deadlines | None = None) -> None:
     """Run the coordinator of a folder until SIGTERM or SIGINT. Raises ConfigError where it cannot start."""
     coordinator = Coordinator(config, deadlines=deadlines or Deadlines())
-
-    async def until_stopped() -> None:
-        serving = asyncio.ensure_future(coordinator.run(on_ready))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-        try:
-            await serving
-        except asyncio.CancelledError:
-            logger.info("stopped")
-
-    asyncio.run(until_stopped())
+    run_until_signal(lambda: coordinator.run(on_ready))
+    logger.info("stopped")

@@ -111,6 +111,26 @@ def test_a_straggler_is_left_behind_at_the_deadline_and_readmitted_next_time(
     assert again.survivors == INSTITUTIONS
 
 
+def test_an_agent_that_answers_after_the_deadline_keeps_no_reservation(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, late = Responder.answer, threading.Event()
+
+    def answer(responder: Responder, announce: Any) -> Any:
+        found = original(responder, announce)
+        if responder._me == "ash" and not late.is_set():
+            late.set()
+            time.sleep(4)  # the joining deadline of this consortium is 3 s
+        return found
+
+    monkeypatch.setattr(Responder, "answer", answer)
+    with running.session() as session:
+        assert session.query(COUNT, rho=0.5).survivors == ("birch", "cedar", "dogwood")
+    time.sleep(2)
+    assert spent(running.folder / "ash") == 0
+    assert spent(running.folder / "birch") > 0
+
+
 def test_too_few_institutions_cost_nothing_and_are_in_the_log(running: Consortium) -> None:
     for name in ("ash", "birch"):
         running.agents[name].stop()
