@@ -81,17 +81,7 @@ def datasets(profile: Profile = None, as_json: Json = False) -> None:
     with _session(profile) as session:
         listings = session.datasets()
     if as_json:
-        print_json(
-            [
-                {
-                    "name": item.dataset.name,
-                    "description": item.dataset.description,
-                    "schema_hash": item.schema_hash,
-                    "serving": list(item.serving),
-                }
-                for item in listings
-            ]
-        )
+        print_json([render.listing_record(item) for item in listings])
         return
     render.stdout().print(render.datasets_table(listings))
 
@@ -190,6 +180,7 @@ def sandbox(
         ),
     ] = None,
     budget: Annotated[float, typer.Option(metavar="E", help="Epsilon that may be spent in all.")] = 20.0,
+    as_json: Json = False,
 ) -> None:
     """Start a throwaway consortium on this machine over your own files, and ask it questions.
 
@@ -200,7 +191,7 @@ def sandbox(
 
     box = start(schema, files, epsilon=budget, on_step=lambda text: typer.echo(text, err=True))
     with box as session:
-        prompt = Prompt(session, box.auditor)
+        prompt = Prompt(session, box.auditor, as_json=as_json)
         if command is not None:
             prompt.run(command)
         else:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from analytics_client import render
 from analytics_client.session import Session
 from queries.errors import CohortiumError, QueryError
+from trust.command import print_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 HELP = """\
 SELECT ...            ask; costs the epsilon that is set
@@ -26,9 +31,10 @@ DEFAULT_EPSILON = 1.0
 class Prompt:
     """Runs lines against a session. `auditor` is the folder of someone who may read the log."""
 
-    def __init__(self, session: Session, auditor: Path) -> None:
+    def __init__(self, session: Session, auditor: Path, *, as_json: bool = False) -> None:
         self._session = session
         self._auditor = auditor
+        self._as_json = as_json
         self._epsilon = DEFAULT_EPSILON
 
     def run(self, line: str) -> bool:
@@ -43,11 +49,14 @@ class Prompt:
             case "select" | "with":
                 self._ask(line)
             case "explain" if rest:
-                render.stdout().print(render.explanation_table(self._session.explain(rest, epsilon=self._epsilon)))
-            case "\\d" | "\\dt" if not rest:
-                render.stdout().print(render.datasets_table(self._session.datasets()))
+                explanation = self._session.explain(rest, epsilon=self._epsilon)
+                self._show(explanation.to_dict(), render.explanation_table(explanation))
+            case "\\d" if not rest:
+                listings = self._session.datasets()
+                self._show([render.listing_record(item) for item in listings], render.datasets_table(listings))
             case "\\d":
-                render.stdout().print(render.schema_table(self._session.describe(rest)))
+                dataset = self._session.describe(rest)
+                self._show(render.dataset_record(dataset), render.schema_table(dataset))
             case "\\epsilon" if rest:
                 self._set_epsilon(rest)
             case "\\log":
@@ -77,7 +86,13 @@ class Prompt:
 
     def _ask(self, line: str) -> None:
         result = self._session.query(line.strip().rstrip(";"), epsilon=self._epsilon)
-        render.stdout().print(render.result_table(result))
+        self._show(result.to_dict(), render.result_table(result))
+
+    def _show(self, record: Any, table: RenderableType) -> None:
+        if self._as_json:
+            print_json(record)
+        else:
+            render.stdout().print(table)
 
     def _set_epsilon(self, text: str) -> None:
         try:
@@ -89,12 +104,17 @@ class Prompt:
         self._epsilon = epsilon
 
     def _show_log(self) -> None:
+        from analytics_client.audit.export import readable
         from analytics_client.audit_session import open_log
         from trust.tlog.entries import decode, sentence
 
         with open_log(self._auditor) as log:
-            for entry in log.reader.entries():
-                typer.echo(sentence(entry.seq, decode(entry.leaf)))
+            entries = list(log.reader.entries())
+        if self._as_json:
+            print_json([{"seq": entry.seq, **readable(entry)} for entry in entries])
+            return
+        for entry in entries:
+            typer.echo(sentence(entry.seq, decode(entry.leaf)))
 
     @staticmethod
     def _complain(error: CohortiumError) -> None:

@@ -114,6 +114,16 @@ def schema_table(dataset: Dataset) -> RenderableType:
     )
 
 
+def listing_record(item: Listing) -> dict[str, Any]:
+    """Return a dataset's entry in the list as plain values."""
+    return {
+        "name": item.dataset.name,
+        "description": item.dataset.description,
+        "schema_hash": item.schema_hash.hex(),
+        "serving": list(item.serving),
+    }
+
+
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
     """Return a published description as plain values."""
     return {

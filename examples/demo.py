@@ -119,6 +119,8 @@ def lose_an_agent(box: Sandbox, session: Session, score: Score) -> None:
     survivors = pooled("labs", of=result.survivors)
     cap = session.describe("labs").max_rows
     beside_truth(result, bounded_mean(survivors[survivors["test"] == "sbp"], "patient_id", "value", cap), score)
+    if VICTIM in result.survivors:
+        console.print(f"{VICTIM} had finished its part before it died, so its data are in the answer.")
     console.print("The truth beside it is that of the survivors' data.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from harness.live import ROWS, SCHEMA, Live, command, write_patients
 
-from analytics_client import sandbox
+from analytics_client import sandbox, sandboxes
 from analytics_client.sandboxes import Data, Institution, Sandbox
 from analytics_client.session import Progress, Session
 from queries.builder import _, count
@@ -23,7 +24,7 @@ from queries.errors import ConfigError, PolicyDenied, QuorumError, SchemaError, 
 
 HOLDER = """
 import sys
-from analytics_client import sandbox
+from analytics_client import sandbox, sandboxes
 box = sandbox(sys.argv[1], sys.argv[2:])
 with box as session:
     pids = [process.popen.pid for process in box._processes.values()] + [box._keeper.pid]
@@ -235,6 +236,25 @@ def test_nothing_is_left_when_its_owner_is_killed(schema: Path, tmp_path: Path, 
         stream.close()
     assert _eventually(lambda: not any(_alive(int(pid)) for pid in pids))
     assert _eventually(lambda: not os.path.exists(folder))
+
+
+def test_a_port_that_somebody_takes_in_between_is_replaced(
+    schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, calls = sandboxes._free_ports, []
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+
+        def unlucky(count: int) -> list[int]:
+            calls.append(count)
+            ports = choose(count)
+            return ports if len(calls) > 1 else [int(squatter.getsockname()[1]), *ports[1:]]
+
+        monkeypatch.setattr(sandboxes, "_free_ports", unlucky)
+        with sandbox(schema, write_patients(tmp_path, ("a", "b", "c"))) as session:
+            assert len(session.datasets()[0].serving) == 3
+    assert len(calls) == 2
 
 
 # --- what it refuses ------------------------------------------------------------------------------------------------
