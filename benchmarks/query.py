@@ -1,9 +1,9 @@
 """Latency and throughput of a small query on a whole consortium: five agents of 100,000 rows each, one coordinator.
 
-Every process is a real one (`analytics_client.sandbox`), all on this machine, so agents, coordinator and analysts share
-its cores. Writes benchmarks/results/query.json:
+Every process is a real one (`analytics_client.sandbox`), all on this machine, so agents, coordinator and analysts
+share its cores. Writes benchmarks/results/query.json:
 
-    median_latency_s, p95_latency_s   one analyst, one query after the other, from `session.query` to the verified result
+    median_latency_s, p95_latency_s   one analyst, query after query, from `session.query` to the verified result
     queries_per_s                     eight analysts at once
     one_at_a_time_queries_per_s       for comparison, from the same run
     typed_to_table_s                  median of the whole command `cohortium query`, three agents, process start included

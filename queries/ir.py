@@ -101,8 +101,10 @@ class Stddev:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Rows per bin. Numeric: `edges` ascend, bins are [e0,e1), ..., the last one closed; values outside the edges are
-    counted in the first and last bin (they are clipped like any other value). Categorical: no edges, one bin a category.
+    """Rows per bin.
+
+    Numeric: `edges` ascend, bins are [e0,e1), ..., the last one closed; values outside the edges are counted in the
+    first and last bin (they are clipped like any other value). Categorical: no edges, one bin a category.
     """
 
     column: str

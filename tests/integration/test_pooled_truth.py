@@ -6,12 +6,9 @@ Noise is taken out *inside this harness only*, by replacing the function that dr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
 from harness.consortium import Consortium, consortium
 from harness.data import (
     CNSIM_SCHEMA,
@@ -23,6 +20,7 @@ from harness.data import (
     needs_data,
 )
 from harness.noiseless import remove_noise
+from scipy import stats
 
 pytestmark = needs_data
 
@@ -54,7 +52,8 @@ def test_every_statistic_of_the_four_hospitals_equals_pandas(heart: Consortium) 
     with heart.session() as session:
         result = session.query(
             "SELECT sex, COUNT(*) AS n, AVG(age) AS age, STDDEV(age) AS sd, VAR_POP(age) AS var, SUM(chol) AS chol,"
-            " COUNT(chol) AS chols, AVG(trestbps) AS bp FROM heart WHERE age BETWEEN 40 AND 65 AND num <> 3 GROUP BY sex",
+            " COUNT(chol) AS chols, AVG(trestbps) AS bp FROM heart"
+            " WHERE age BETWEEN 40 AND 65 AND num <> 3 GROUP BY sex",
             epsilon=1,
         )
     chosen = pooled[pooled.age.between(40, 65) & (pooled.num != 3)]
@@ -106,8 +105,8 @@ def test_messy_headers_and_missing_values_of_the_three_studies_equal_pandas(cnsi
 
 
 def test_intervals_of_live_releases_cover_the_pooled_truth(heart: Consortium) -> None:
-    """40 live releases of 2 cells with 4 intervals each. The intervals of a cell share noise; in the worst case they miss
-    together, and then more than 16 of 80 cells miss with probability 5e-7. Intervals half as wide would miss 30%.
+    """40 live releases of 2 cells with 4 intervals each. The intervals of a cell share noise; in the worst case they
+    miss together, and then more than 16 of 80 cells miss with probability 5e-7. Intervals half as wide would miss 30%.
     """
     pooled = heart_pooled()
     truth = {
@@ -124,7 +123,8 @@ def test_intervals_of_live_releases_cover_the_pooled_truth(heart: Consortium) ->
     with heart.session() as session:
         for _number in range(40):
             result = session.query(
-                "SELECT sex, COUNT(*) AS n, AVG(age) AS age, STDDEV(age) AS sd, AVG(chol) AS chol FROM heart GROUP BY sex",
+                "SELECT sex, COUNT(*) AS n, AVG(age) AS age, STDDEV(age) AS sd, AVG(chol) AS chol"
+                " FROM heart GROUP BY sex",
                 epsilon=2,
             )
             for (sex, name), value in truth.items():
