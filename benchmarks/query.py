@@ -6,7 +6,7 @@ share its cores. Writes benchmarks/results/query.json:
     median_latency_s, p95_latency_s   one analyst, query after query, from `session.query` to the verified result
     queries_per_s                     eight analysts at once
     one_at_a_time_queries_per_s       for comparison, from the same run
-    typed_to_table_s                  median of the whole command `cohortium query`, three agents, process start included
+    typed_to_table_s                  median of the command `cohortium query`, three agents, process start included
     duckdb_alone_s                    median of the same SQL by DuckDB on the pooled rows, no privacy, in the same run
 """
 

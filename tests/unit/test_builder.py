@@ -165,4 +165,3 @@ def test_questions_are_values() -> None:
     assert isinstance(pickle.loads(pickle.dumps(first)), Builder)  # noqa: S301  # our own bytes
     with pytest.raises(AttributeError):
         first.keys = ()  # type: ignore[misc]  # it is frozen
-
