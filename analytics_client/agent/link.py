@@ -19,7 +19,7 @@ import structlog
 
 from analytics_client.agent.responder import ActiveRound, Responder
 from protos.v1 import agent_pb2, agent_pb2_grpc
-from queries.errors import ClockError, CohortiumError, IdentityError, ServiceError
+from queries.errors import ClockError, CohortiumError, IdentityError, LogError, ServiceError
 from trust.identity.requests import SKEW
 from trust.rpc.channel import TlsIdentity, connect_aio
 from trust.rpc.errors import translated
@@ -58,7 +58,7 @@ class Link:
     async def run(self) -> None:
         """Connect and serve; after a lost connection try again, at growing intervals. Returns never.
 
-        Raises IdentityError, ClockError and ConfigError at once: waiting does not cure them.
+        Raises IdentityError, ClockError, ConfigError and DataError at once: waiting does not cure them.
         """
         delay = FIRST_DELAY
         while True:
@@ -73,6 +73,10 @@ class Link:
                 logger.warning("the coordinator closed the connection", retry_in_s=delay)
             except ServiceError as error:
                 logger.warning("not connected", reason=error.message, hint=error.hint, retry_in_s=delay)
+            except LogError as error:
+                # Nothing was answered under that head. A new connection starts from the size that was really seen: a
+                # mistake is cured by it, and a forked or rewound log is refused, and reported here, again and again.
+                logger.error("the audit log was refused", reason=error.message, hint=error.hint, retry_in_s=delay)
             if time.monotonic() - started > 2 * LAST_DELAY:
                 delay = FIRST_DELAY
             await asyncio.sleep(delay)
@@ -176,7 +180,7 @@ class _Stream:
         return responder
 
     async def _announced(self, responder: Responder, announce: agent_pb2.Announce) -> None:
-        answer, active = await self._in_judge(partial(responder.answer, announce))
+        answer, active, refusal = await self._in_judge(partial(responder.answer, announce))
         if active is not None:
             queue: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
             self._rounds[active.id] = queue
@@ -184,6 +188,8 @@ class _Stream:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         await self._send(agent_pb2.FromAgent(answer=answer))
+        if refusal is not None:
+            raise refusal
 
     # --- one round -----------------------------------------------------------------------------------------------
 

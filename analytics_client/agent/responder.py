@@ -116,8 +116,8 @@ class Responder:
 
     # --- the announcement ----------------------------------------------------------------------------------------
 
-    def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None]:
-        """Judge an announcement. Returns the signed answer, and the round where it is a yes.
+    def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, LogError | None]:
+        """Judge an announcement: return the signed answer, the round where it is a yes, and what is wrong with the log.
 
         Nothing is reserved, and the round id is not used up, unless the answer is a yes; what is reserved then is
         durable before this returns.
@@ -126,6 +126,7 @@ class Responder:
         active: ActiveRound | None = None
         join = b""
         head: tuple[int, bytes] | None = None
+        refusal: LogError | None = None
 
         def note(size: int, root: bytes) -> None:
             nonlocal head
@@ -133,12 +134,15 @@ class Responder:
 
         line = ""
         try:
-            parameters = parse_parameters(announce.parameters)
-            decision.round_id, decision.request_id = parameters.round_id, parameters.request_id
-            line = self._advance(announce.head, note)
+            try:
+                parameters = parse_parameters(announce.parameters)
+                decision.round_id, decision.request_id = parameters.round_id, parameters.request_id
+            finally:
+                line = self._advance(announce.head, note)  # in any case: the next announcement builds on this head
             active, join = self._accept(announce, parameters, decision, head)
         except CohortiumError as error:
             _deny(decision, error)
+            refusal = error if isinstance(error, LogError) else None
             if head is not None:
                 line = self._keep_head(head, line)
         encoded = decision.SerializeToString(deterministic=True)
@@ -150,7 +154,7 @@ class Responder:
         )
         if line:
             answer.cosignature.size, answer.cosignature.line = self._witness.size, line
-        return answer, active
+        return answer, active, refusal
 
     def _keep_head(self, head: tuple[int, bytes], line: str) -> str:
         """Make a head durable after a refusal; return the cosignature, or "" where it could not be kept."""
