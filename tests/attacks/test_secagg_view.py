@@ -127,7 +127,7 @@ def unmasks(rehearsal: Rehearsal, victim: str, seed: int, shared: dict[str, byte
     for peer, secret in shared.items():
         pair = keys.pair_mask_keys(secret, round_id, roster_hash, victim, peer)
         streams.append(masks.MaskStream(pair, -1 if peer > victim else 1))
-    masks.apply_masks(vector, streams, bytearray(vector.nbytes))
+    masks.apply_masks(vector, streams)
     return bool((vector == rehearsal.vectors[victim]).all())
 
 

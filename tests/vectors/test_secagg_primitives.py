@@ -81,7 +81,7 @@ def test_masks_are_aes_256_ctr_of_rfc_3686(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(masks, "_COUNTER", bytes.fromhex(case["iv"]))  # a round always starts at zero
         vector = np.zeros(size // 4, dtype="<u4")
         key = bytes.fromhex(case["key"])
-        masks.apply_masks(vector, [masks.MaskStream(lambda _segment, key=key: key, 1)], bytearray(size))
+        masks.apply_masks(vector, [masks.MaskStream(lambda _segment, key=key: key, 1)])
         assert vector.tobytes() == bytes(a ^ b for a, b in zip(plain[:size], cipher[:size], strict=True))
 
 

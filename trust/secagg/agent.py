@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -21,7 +20,7 @@ from queries.errors import LogError
 from trust.secagg import keys
 from trust.secagg.dealing import Dealt, HeldShares, deal, open_share
 from trust.secagg.field import RandomBytes
-from trust.secagg.masks import BLOCK_BYTES, MaskStream, Ring, apply_masks
+from trust.secagg.masks import MaskStream, Ring, masked_pieces
 from trust.secagg.messages import (
     Complaint,
     Confirm,
@@ -199,19 +198,13 @@ class AgentRound:
         return streams
 
     def _masked(self, vector: Ring, step: int, streams: list[MaskStream]) -> Iterator[bytes]:
-        buffer = np.empty(min(step, len(vector)), dtype=vector.dtype)
-        keystream = bytearray(min(BLOCK_BYTES, buffer.nbytes))
-        for start in range(0, len(vector), step):
+        sent = 0
+        for data in masked_pieces(vector, step, streams):
             if self.state is not AgentState.UPLOADING:  # survivors were named, or the round ended, meanwhile
                 raise OutOfStep("the round went on before the masked vector was read to its end", party=self._me)
-            piece = vector[start : start + step]
-            chunk = buffer[: len(piece)]
-            chunk[:] = piece
-            apply_masks(chunk, streams, keystream)
-            data = chunk.tobytes()
             self._vector_hash.update(data)
-            if start + step >= len(vector):
-                self._uploaded = True
+            sent += len(data)
+            self._uploaded = sent == vector.nbytes
             yield data
 
     def manifest(self) -> bytes:

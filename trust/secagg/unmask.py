@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from trust.secagg import keys
 from trust.secagg.field import parse_element, reconstruct
-from trust.secagg.masks import BLOCK_BYTES, MaskStream, Ring, apply_masks
+from trust.secagg.masks import MaskStream, Ring, apply_masks
 from trust.secagg.messages import JoinPublic, Opening
 from trust.secagg.refusals import BadDealer
 
@@ -59,11 +59,14 @@ def remove_masks(
 
     Left are each survivor's self-mask, and the masks that survivors share with members who did not survive.
     """
-    streams = []
+    apply_masks(total, _left(round_id, roster, publics, opened))
+
+
+def _left(round_id: bytes, roster: bytes, publics: Mapping[str, JoinPublic], opened: Opened) -> Iterator[MaskStream]:
+    """Yield them one by one, since there may be many thousands."""
     for member, seed in opened.seeds.items():
-        streams.append(MaskStream(keys.self_mask_keys(seed, round_id, roster, member), -1))
+        yield MaskStream(keys.self_mask_keys(seed, round_id, roster, member), -1)
         for gone, round_key in opened.round_keys.items():
             shared = keys.exchange(round_key, publics[member].round_key)
             pair = keys.pair_mask_keys(shared, round_id, roster, member, gone)
-            streams.append(MaskStream(pair, -1 if gone > member else 1))  # the opposite of what the survivor applied
-    apply_masks(total, streams, bytearray(min(BLOCK_BYTES, total.nbytes)))
+            yield MaskStream(pair, -1 if gone > member else 1)  # the opposite of what the survivor applied
