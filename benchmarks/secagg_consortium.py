@@ -292,7 +292,7 @@ def coordinator_process(folder: Path, pipe: Connection) -> None:
                     bare = bench.bare
                     pipe.send((bare.received, bare.last - bare.first))
                     bare.first, bare.received = 0.0, 0
-                case _:
+                case "stop":
                     await bench.stop()
                     return
 
@@ -510,13 +510,13 @@ def fleet_process(folder: Path, names: Sequence[str], address: str, pipe: Connec
                     answer = forget_peak()
                 case "peak":
                     answer = memory()
-                case "relay" if arguments[0] in names:
-                    relay = await fleet.relay(*arguments)
+                case "relay":
+                    relay = await fleet.relay(*arguments) if arguments[0] in names else None
                 case "sent":
                     answer = relay.sent if relay else 0
                 case "bare":
                     await fleet.bare(*arguments)
-                case _:
+                case "stop":
                     await fleet.close()
                     return
             pipe.send(answer)
