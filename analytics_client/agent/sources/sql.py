@@ -24,6 +24,8 @@ from queries.resolve import columns_used
 from queries.schema import Categorical, Dataset
 
 Dialect = Literal["duckdb", "postgres"]
+FEW_EDGES = 65
+"""Up to this many a histogram's bins are found by comparisons alone."""
 TABLE, ROW, PERSON, ROWS = "local_rows", "_row", "_person", "_rows"  # no schema name begins with _
 _COMPARISONS: dict[str, type[exp.Binary]] = {
     "=": exp.EQ, "!=": exp.NEQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE,
@@ -48,7 +50,7 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
         parts.append(_part(0, exp.Literal.number(0), [_sum(plan, slot) for slot in sums]))
     for number, histogram in enumerate(plan.histograms, start=1):
         counts = [exp.Count(this=exp.Star()), *[exp.Null() for _ in sums[1:]]]
-        part = _part(number, _bin(_column(histogram.column), histogram.edges), counts)
+        part = _part(number, _bin(number, histogram, dialect), counts)
         part.where(_present(histogram.column), copy=False)
         parts.append(part.group_by(exp.Literal.number(3), copy=False))
     query: exp.Query = parts[0]
@@ -57,7 +59,7 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
     steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
     if needs_salt(plan):
         steps["kept"] = _kept(plan, dialect, rows_known)
-    steps["cells"] = _cells(plan, list(steps)[-1])
+    steps["cells"] = _cells(plan, list(steps)[-1], dialect)
     named = [exp.CTE(this=step, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, step in steps.items()]
     query.set("with_", exp.With(expressions=named))
     return query
@@ -128,12 +130,18 @@ def _lottery(dialect: Dialect) -> exp.Expr:
     return exp.Anonymous(this="HASH", expressions=[exp.Anonymous(this="XOR", expressions=[_column(ROW), salt])])
 
 
-def _cells(plan: Plan, source: str) -> exp.Select:
+def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
     """The kept rows with their cell, values clipped and mapped to [-1, 1]."""
     outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
     moments = {slot.column for slot in plan.slots if slot.kind in {"linear", "square"}}
     outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
     outputs += [_column(name) for name in _slot_columns(plan)]
+    if dialect == "duckdb":
+        outputs += [
+            exp.alias_(_guess(histogram), f"_g_{number}")
+            for number, histogram in enumerate(plan.histograms, start=1)
+            if _is_wide(histogram.edges)
+        ]
     return _select(outputs, source)
 
 
@@ -184,11 +192,37 @@ def _sum(plan: Plan, slot: Slot) -> exp.Expr:
     return exp.Coalesce(this=exp.Sum(this=steps), expressions=[_integer(0)])
 
 
-def _bin(column: exp.Column, edges: Sequence[float]) -> exp.Expr:
-    """The bin of a value that is present: a category's own position, else found by halving the edges."""
+def _bin(number: int, histogram: ir.Histogram, dialect: Dialect) -> exp.Expr:
+    """The bin of a value that is present: a category's own position, else found among the edges."""
+    column, edges = _column(histogram.column), histogram.edges
     if not edges:
         return column
+    if len(edges) > FEW_EDGES and dialect == "postgres":
+        inner = exp.Array(expressions=[double(edge) for edge in edges[1:-1]])
+        return exp.Anonymous(this="WIDTH_BUCKET", expressions=[column, inner])
+    if not _is_wide(edges):
+        return _halving(column, edges)
+    guess = _column(f"_g_{number}")
+    listed = exp.Array(expressions=[_bare_double(edge) for edge in edges])
 
+    def edge(offset: int) -> exp.Expr:
+        place = exp.Add(this=guess.copy(), expression=_integer(offset))  # lists are counted from 1
+        return exp.Anonymous(this="LIST_EXTRACT", expressions=[listed.copy(), place])
+
+    last = exp.LT(this=guess.copy(), expression=_integer(len(edges) - 2))
+    above = exp.and_(exp.GTE(this=column.copy(), expression=edge(2)), last)
+    first = exp.GT(this=guess.copy(), expression=_integer(0))
+    below = exp.and_(exp.LT(this=column.copy(), expression=edge(1)), first)
+    return exp.Case(
+        ifs=[
+            exp.If(this=below, true=exp.Sub(this=guess.copy(), expression=_integer(1))),
+            exp.If(this=above, true=exp.Add(this=guess.copy(), expression=_integer(1))),
+        ],
+        default=guess,
+    )
+
+
+def _halving(column: exp.Column, edges: Sequence[float]) -> exp.Expr:
     def search(low: int, high: int) -> exp.Expr:
         if low == high:
             return _integer(low)
@@ -197,6 +231,32 @@ def _bin(column: exp.Column, edges: Sequence[float]) -> exp.Expr:
         return exp.Case(ifs=[exp.If(this=below, true=search(low, middle - 1))], default=search(middle, high))
 
     return search(0, len(edges) - 2)
+
+
+def _is_wide(edges: Sequence[float]) -> bool:
+    """Whether bins are many and of equal width, to a hundredth of it: then a division finds them, or their neighbour.
+
+    A tree of comparisons over thousands of edges takes an engine longer to plan than to run.
+    """
+    if len(edges) <= FEW_EDGES:
+        return False
+    bins = len(edges) - 1
+    width = edges[-1] / bins - edges[0] / bins
+    return all(abs(edge - (edges[0] + width * place)) < width / 100 for place, edge in enumerate(edges))
+
+
+def _guess(histogram: ir.Histogram) -> exp.Expr:
+    """The bin of a value by division: right, or off by one beside an edge."""
+    edges, bins = histogram.edges, len(histogram.edges) - 1
+    per_width = bins / (edges[-1] - edges[0])
+    offset = exp.Paren(this=exp.Sub(this=_column(histogram.column), expression=double(edges[0])))
+    place = exp.Floor(this=exp.Mul(this=offset, expression=double(per_width)))
+    within = exp.Least(
+        this=exp.Greatest(this=place, expressions=[double(0.0)], ignore_nulls=True),
+        expressions=[double(float(bins - 1))],
+        ignore_nulls=True,
+    )
+    return _as("BIGINT", within)
 
 
 def _predicate(node: ir.Predicate, dataset: Dataset) -> exp.Expr:
@@ -263,6 +323,11 @@ def _integer(value: int) -> exp.Expr:
 
 def double(value: float) -> exp.Expr:
     """Return a float as a double-precision literal that reads back as the same float in every engine."""
+    return _as("DOUBLE", _bare_double(value))
+
+
+def _bare_double(value: float) -> exp.Expr:
+    """As `double`, for an engine that reads a literal with an exponent as one by itself."""
     text = repr(abs(value))
     literal = exp.Literal.number(text if "e" in text else text + "e0")  # without exponent it would be a decimal
-    return _as("DOUBLE", exp.Neg(this=literal) if value < 0 else literal)
+    return exp.Neg(this=literal) if value < 0 else literal
