@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -38,6 +39,7 @@ from trust.secagg.masks import Ring
 
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
+SHOWN_DROPOUTS = 5
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -86,13 +88,22 @@ class RequestDesk:
     """Takes requests in, runs them, and answers for them after a disconnect or a restart."""
 
     def __init__(
-        self, *, database: Database, log: AuditLog, directory: Directory, hub: Hub, deadlines: Deadlines
+        self,
+        *,
+        database: Database,
+        log: AuditLog,
+        directory: Directory,
+        hub: Hub,
+        deadlines: Deadlines,
+        spool: Path,
     ) -> None:
+        """`spool` is the folder in which large uploads wait until they are complete."""
         self._database = database
         self._log = log
         self._directory = directory
         self._hub = hub
         self._deadlines = deadlines
+        self._spool = spool
         self._live: dict[bytes, _Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcing = asyncio.Lock()
@@ -284,6 +295,7 @@ class RequestDesk:
             hub=self._hub,
             deadlines=self._deadlines,
             on_step=live.step,
+            spool=self._spool,
         )
 
     def _announce(self, checked: _Checked, round_: Round, heads: _Heads) -> None:
@@ -395,7 +407,10 @@ class RequestDesk:
         live.report(await self._database.write(work), last=True)
 
     async def _fail(self, live: _Live, round_: Round | None, error: CohortiumError, *, charged: bool) -> None:
-        failure = analyst_pb2.Failure(code=error.code, message=error.message, hint=error.hint, charged=charged)
+        message = error.message + (
+            _dropped_out(round_) if isinstance(error, QuorumError) and round_ is not None else ""
+        )
+        failure = analyst_pb2.Failure(code=error.code, message=message, hint=error.hint, charged=charged)
         entries: list[log_pb2.LogEntry] = []
         if round_ is not None:
             entries.append(self._ended(round_, f"failed: {error.code}"))
@@ -463,6 +478,13 @@ class RequestDesk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _dropped_out(round_: Round) -> str:
+    """Say who left a round that came to nothing, when and why: a few of them, in half a line each."""
+    said = [f"{d.institution} dropped out at {d.step} ({d.reason})" for d in round_.dropouts]
+    more = [f"and {len(said) - SHOWN_DROPOUTS} more"] if len(said) > SHOWN_DROPOUTS else []
+    return "".join(f"; {words}" for words in said[:SHOWN_DROPOUTS] + more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.consortium import Consortium, consortium
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.responder import ActiveRound, Responder
 from analytics_server.coordinator.rounds import Deadlines
-from queries.errors import BudgetError, IdentityError, PolicyDenied, QuorumError
+from queries.errors import BudgetError, DataError, IdentityError, PolicyDenied, QuorumError
 from trust.secagg import Member, PairKeys
 from trust.secagg import agent as secagg_agent
 
@@ -264,3 +265,24 @@ def log(running: Consortium) -> list[tuple[str, str]]:
         store.close()
     entries = [(row.seq, decode(row.leaf)) for row in rows]
     return [(entry.WhichOneof("event") or "", sentence(seq, entry)) for seq, entry in entries]
+
+
+def test_a_round_that_comes_to_nothing_says_who_left_and_why(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Responder.upload
+
+    def upload(responder: Responder, active: ActiveRound) -> Iterator[bytes]:
+        if responder._me in {"ash", "birch"}:
+            active.vector = Future()
+            active.vector.set_exception(DataError("line 7 of the file holds what it should not"))
+        return original(responder, active)
+
+    monkeypatch.setattr(Responder, "upload", upload)
+    with running.session() as session, pytest.raises(QuorumError) as failed:
+        session.query(COUNT, rho=0.5)
+    words = failed.value.message
+    assert "ash dropped out at upload (abandoned: it cannot answer from its data now)" in words
+    assert "birch dropped out" in words
+    assert "line 7" not in words  # what is wrong with local data stays local
+    assert spent(running.folder / "ash") == 0

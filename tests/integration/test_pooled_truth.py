@@ -93,8 +93,10 @@ def test_messy_headers_and_missing_values_of_the_three_studies_equal_pandas(cnsi
         )
         result = session.query(expression, epsilon=1)
         everyone = session.query("SELECT AVG(lab_tsc) AS tsc, COUNT(lab_tsc) AS n FROM cnsim", epsilon=1)
+        rows = session.query("SELECT COUNT(*) AS n FROM cnsim", epsilon=1)
     check(everyone.estimate("tsc").value, 5.85192485623003)  # DataSHIELD's published mean
     check(everyone.estimate("n").value, 7825)
+    check(rows.estimate("n").value, 9379)
     chosen = pooled[(pooled.bmi >= 20) & pooled.lab_hdl.notna()]
     for (gender, diabetes), rows in chosen.groupby(["gender", "dis_diab"]):
         cell = {n: result.estimate(n, gender=str(gender), dis_diab=str(diabetes)).value for n in result.columns}

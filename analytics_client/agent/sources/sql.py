@@ -91,7 +91,8 @@ def _selected(plan: Plan, rows_known: bool) -> exp.Select:
         conditions.append(exp.or_(*[_present(name) for name in _slot_columns(plan)]))
     names = sorted(keys | set(_slot_columns(plan)))
     person = [ROW, PERSON, *([ROWS] if rows_known else [])] if needs_salt(plan) else []
-    outputs = [_column(name) for name in [*person, *names]] or [_column(ROW)]
+    outputs: list[exp.Expr] = [_column(name) for name in [*person, *names]]
+    outputs = outputs or [exp.alias_(exp.Literal.number(1), "_one")]  # rows are only counted: any column will do
     return _select(outputs, TABLE).where(*conditions, copy=False)
 
 
