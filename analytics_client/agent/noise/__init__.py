@@ -1,7 +1,7 @@
 """The one place that draws noise: this institution's share of it, on an integer vector.
 
-Short vectors are drawn by OpenDP, exactly; long ones by the project's own sampler (`gaussian`), a thousand times as fast
-and exact up to 2^-104. Budgets without a delta have `laplace`. Argument: docs/noise.md.
+Short vectors are drawn by OpenDP, exactly; long ones by the project's own sampler (`gaussian`), a thousand times as
+fast and exact up to 2^-104. Budgets without a delta have `laplace`. Argument: docs/noise.md.
 Must not know: queries, data, budgets. It keeps no state between calls but built samplers, which hold no randomness.
 """
 

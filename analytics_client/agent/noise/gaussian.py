@@ -22,7 +22,8 @@ SMOOTHNESS = Fraction(471, 100)
 """Least s1^2 s2^2 / (s1^2 + k^2 s2^2): 2 exp(-2 pi^2 4.71) < 2^-133 bounds the error of a sum."""
 BASE_VARIANCE = Fraction(1 << 16)
 """Variance of every summand but the most significant one: all widths share its table."""
-_BLOCK = 1 << 16  # coordinates drawn at a time: working memory stays within a core's cache. Part of the definition.
+BLOCK = 1 << 16
+"""Coordinates drawn at a time, within a core's cache. Fixes the order of the stream, so part of the definition."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def draw(length: int, variance: Fraction, stream: Stream) -> NDArray[np.int64]:
         raise OverflowError("discrete Gaussians of this variance do not fit 64 bits")
     (most, _), *others = reversed(tables(variance))
     out = np.empty(length, dtype=np.int64)
-    for start in range(0, length, _BLOCK):
-        block = out[start : start + _BLOCK]
+    for start in range(0, length, BLOCK):
+        block = out[start : start + BLOCK]
         block[:] = most.draw(len(block), stream)
         for part, factor in others:
             block *= factor

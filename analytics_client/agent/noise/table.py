@@ -29,20 +29,19 @@ _WORK = 320  # fractional bits of the weights
 _CELLS = 1 << 16
 _CELL_BITS = PRECISION - 16
 _REST_BITS = PRECISION - 80
-_UNDECIDED = -(1 << 15)
+UNDECIDED = -(1 << 15)
+"""Stands in a guide for no value: no table reaches so far."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Probabilities of -reach..reach, and what finds a draw among them.
+    """Cumulative probabilities of -reach..reach, and what finds a draw among them.
 
-    `mass[x]` is P(x) = P(-x) in units of 2^-256, for x = 0..reach. `bounds[i]` is P(X <= i - reach), for all values but
-    the last; `keys` are their first 64 bits. `guide[u]` is the value of every draw whose first 16 bits are u, or
-    _UNDECIDED where a bound lies inside that cell.
+    `bounds[i]` is P(X <= i - reach) in units of 2^-256, for all values but the last; `keys` are their first 64 bits.
+    `guide[u]` is the value of every draw whose first 16 bits are u, or UNDECIDED where a bound lies inside that cell.
     """
 
     reach: int
-    mass: tuple[int, ...]
     bounds: tuple[int, ...]
     keys: NDArray[np.uint64]
     guide: NDArray[np.int16]
@@ -51,7 +50,7 @@ class Table:
         """Draw `count` independent values. Takes 16 bits for each, then 64 for each undecided, then those of ties."""
         cells = stream.words16(count)
         values = self.guide.take(cells)
-        undecided = np.flatnonzero(values == _UNDECIDED)
+        undecided = np.flatnonzero(values == UNDECIDED)
         if undecided.size:
             values[undecided] = self._decide(cells[undecided], stream)
         return values
@@ -67,11 +66,11 @@ class Table:
         return below - self.reach
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def table(variance: Fraction) -> Table:
     """Return the table of the discrete Gaussian of this variance parameter, at most MAX_VARIANCE; kept, being costly.
 
-    It holds no randomness. Raise ValueError where the variance is out of range.
+    It holds no randomness, and at most a megabyte. Raise ValueError where the variance is out of range.
     """
     if not 0 < variance <= MAX_VARIANCE:
         raise ValueError(f"a table needs a variance above 0 and at most {MAX_VARIANCE}")
@@ -81,7 +80,7 @@ def table(variance: Fraction) -> Table:
     keys = np.array([bound >> PRECISION - 64 for bound in bounds], dtype=np.uint64)
     guide = _guide(bounds, reach)
     keys.flags.writeable = guide.flags.writeable = False
-    return Table(reach, mass, bounds, keys, guide)
+    return Table(reach, bounds, keys, guide)
 
 
 def _weights(variance: Fraction) -> list[int]:
@@ -109,12 +108,12 @@ def _normalised(weights: list[int]) -> tuple[int, ...]:
 
 
 def _guide(bounds: tuple[int, ...], reach: int) -> NDArray[np.int16]:
-    """Return the value that each of the 2^16 equal cells of [0, 1) decides, or _UNDECIDED.
+    """Return the value that each of the 2^16 equal cells of [0, 1) decides, or UNDECIDED.
 
     A bound counts for the cells that begin at or after it; a cell with a bound strictly inside decides nothing.
     """
     first_cells = np.array([-(-bound >> _CELL_BITS) for bound in bounds], dtype=np.int64)
     guide = (np.bincount(first_cells, minlength=_CELLS + 1)[:_CELLS].cumsum() - reach).astype(np.int16)
     inside = [bound >> _CELL_BITS for bound in bounds if bound & ((1 << _CELL_BITS) - 1)]
-    guide[inside] = _UNDECIDED
+    guide[inside] = UNDECIDED
     return guide
