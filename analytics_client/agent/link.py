@@ -228,18 +228,29 @@ class _Stream:
         await self._send(agent_pb2.FromAgent(round=message))
 
     async def _upload(self, responder: Responder, active: ActiveRound) -> None:
-        """Send the masked vector, the manifest with its last chunk."""
+        """Send the masked vector, the manifest with its last chunk: one chunk is on its way while the next is made."""
         chunks = await asyncio.to_thread(responder.upload, active)
-        size = active.core.parameters.vector_bytes
-        chunk = await _run(size, next, chunks, None)
-        while chunk is not None:
-            following = await _run(size, next, chunks, None)
-            message = agent_pb2.UploadChunk(round_id=active.id, data=chunk)
-            if following is None:
-                message.manifest = active.core.manifest()
-            async with self._upload_turn:
-                await self._uploads.write(message)
-            chunk = following
+        size = left = active.core.parameters.vector_bytes
+        sending: asyncio.Task[None] | None = None
+        try:
+            while left:
+                data = await _run(size, next, chunks)
+                left -= len(data)
+                message = agent_pb2.UploadChunk(round_id=active.id, data=data)
+                if not left:
+                    message.manifest = active.core.manifest()
+                if sending is not None:
+                    await sending
+                sending = asyncio.create_task(self._send_chunk(message))
+            if sending is not None:
+                await sending
+        finally:
+            if sending is not None:
+                sending.cancel()
+
+    async def _send_chunk(self, message: agent_pb2.UploadChunk) -> None:
+        async with self._upload_turn:
+            await self._uploads.write(message)
 
 
 async def _run(size: int, work: Callable[..., T], *arguments: Any) -> T:

@@ -17,7 +17,7 @@ from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.coordinator.rounds import Round
 from protos.v1 import agent_pb2, agent_pb2_grpc, envelope_pb2
-from queries.errors import ClockError, CohortiumError, ProtocolViolation
+from queries.errors import ClockError, CohortiumError, ProtocolViolation, ServiceError
 from trust.identity.names import Peer
 from trust.identity.requests import SKEW
 from trust.rpc.server import peer as peer_of
@@ -123,12 +123,25 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         a round that is over, or that dropped the sender, are read and forgotten.
         """
         peer = peer_of(context)
-        while (message := await context.read()) is not EOF:
-            connection = self._hub.get(peer.id)
-            round_ = connection.rounds.get(message.round_id) if connection is not None else None
-            if isinstance(round_, Round):
-                await self._feed(round_, peer.id, message)
+        message = await context.read()
+        while message is not EOF:
+            if len(message.data) <= SMALL_CHUNK:
+                await self._take(peer.id, message)
+                message = await context.read()
+            else:  # the next chunk comes in while this one is worked on; a third waits at the sender
+                following = asyncio.ensure_future(context.read())
+                try:
+                    await self._take(peer.id, message)
+                    message = await following
+                finally:
+                    following.cancel()
         return agent_pb2.UploadReceipt()
+
+    async def _take(self, member: str, message: agent_pb2.UploadChunk) -> None:
+        connection = self._hub.get(member)
+        round_ = connection.rounds.get(message.round_id) if connection is not None else None
+        if isinstance(round_, Round):
+            await self._feed(round_, member, message)
 
     async def _feed(self, round_: Round, member: str, message: agent_pb2.UploadChunk) -> None:
         try:
@@ -140,10 +153,12 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
             else:
                 await asyncio.to_thread(sink.feed, message.data)
             if message.manifest:
-                sink.finish(message.manifest)
-                round_.finish_upload(member)
+                await round_.finish_upload(member, sink, message.manifest)
         except LateMessage:
             return  # a slow member is not a bad one
+        except ServiceError as error:
+            logger.error("an upload was dropped", institution=member, reason=error.message, hint=error.hint)
+            round_.drop(member, error.message)
         except CohortiumError as error:
             round_.drop(member, error.message)
 

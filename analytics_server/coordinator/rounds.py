@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from analytics_server.coordinator.hub import Hub
 from protos.v1 import agent_pb2
@@ -19,6 +20,7 @@ from trust.rpc.errors import from_code
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.refusals import LateMessage
+from trust.secagg.spool import SMALL_BYTES, Spool
 from trust.transcript import frame
 
 
@@ -79,8 +81,11 @@ class Round:
         hub: Hub,
         deadlines: Deadlines,
         on_step: Callable[[str, Iterable[str]], None],
+        spool: Path | None = None,
     ) -> None:
-        self._core = CoordinatorRound(parameters, members=members)
+        """`spool` is the folder in which large uploads wait until they are complete."""
+        self._spool = Spool(spool)
+        self._core = CoordinatorRound(parameters, members=members, spool=self._spool)
         self.encoded_parameters = parameters
         self.parameters = parse_parameters(parameters)
         self._members = members
@@ -94,6 +99,7 @@ class Round:
         self._uploading: dict[str, UploadSink] = {}
         self._reached: list[str] = []
         self._uploaded: set[str] = set()
+        self._adding = asyncio.Lock()  # one vector at a time, and none while a step is closed
         self._asked_to_reveal: frozenset[str] = frozenset()
         self.id = self.parameters.round_id
         self.decisions: dict[str, SignedDecision] = {}
@@ -175,11 +181,17 @@ class Round:
             sink = self._uploading[member] = self._core.start_upload(member)
         return sink
 
-    def finish_upload(self, member: str) -> None:
-        """The member's upload is complete and verified."""
-        del self._uploading[member]
-        self._uploaded.add(member)
-        self._answered(member)
+    async def finish_upload(self, member: str, sink: UploadSink, manifest: bytes) -> None:
+        """Verify a complete upload and add it to the sum. Raises CohortiumError where it is not what it must be."""
+        self._waiting.discard(member)  # it has answered in time, even where the sum is busy
+        async with self._adding:
+            if self.parameters.vector_bytes < SMALL_BYTES:
+                sink.finish(manifest)
+            else:
+                await asyncio.to_thread(sink.finish, manifest)
+            self._uploading.pop(member, None)
+            self._uploaded.add(member)
+            self._answered(member)
 
     def drop(self, member: str, reason: str) -> None:
         """The member takes no further part."""
@@ -229,6 +241,9 @@ class Round:
             for member in self.invited:
                 if connection := self._hub.get(member):
                     connection.rounds.pop(self.id, None)
+            for sink in self._uploading.values():
+                sink.drop()
+            self._spool.close()
 
     async def _steps(self, on_decided: Callable[[], Awaitable[None]]) -> Ring:
         self._on_step("announced", self.invited)
@@ -247,9 +262,10 @@ class Round:
                 raise RoundRestart(self._core.accused)
             self._begin("upload", agreed)
             self._send("upload", dict.fromkeys(agreed, b""))
-            uploaded = await self._wait(self._deadlines.upload)
-            survivors = self._core.close_uploads()
-            self._on_step("uploaded", uploaded)
+            await self._wait(self._deadlines.upload)
+            async with self._adding:
+                survivors = self._core.close_uploads()
+            self._on_step("uploaded", self.survivors)
             alive = self._alive(self.roster)
             self._begin("confirm", alive)
             self._send("survivors", dict.fromkeys(alive, survivors))

@@ -51,6 +51,7 @@ class Coordinator:
             directory=self._directory,
             hub=self._hub,
             deadlines=deadlines,
+            spool=config.folder,
         )
         self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._cosigned)
         self._cosignatures: dict[str, agent_pb2.Cosignature] = {}

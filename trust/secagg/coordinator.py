@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from queries.errors import CohortiumError, ProtocolViolation, QuorumError
+from queries.errors import CohortiumError, ProtocolViolation, QuorumError, RoundError, ServiceError
 from trust.secagg import blame, keys
 from trust.secagg.dealing import share_tree
 from trust.secagg.field import parse_element
@@ -30,6 +30,7 @@ from trust.secagg.messages import (
 )
 from trust.secagg.parameters import Member, check_members, organisations, parse_parameters
 from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage, OutOfStep
+from trust.secagg.spool import Spool
 from trust.secagg.steps import COORDINATOR_STEPS, CoordinatorState
 from trust.secagg.tree import LeafTree
 from trust.secagg.unmask import open_secrets, remove_masks
@@ -44,10 +45,11 @@ class CoordinatorRound:
     An `on_...` method raises a ProtocolViolation for a message that it does not accept; the sender is then in `blamed`
     and is treated as vanished, and the round goes on. LateMessage alone blames nobody: a slow member is not a bad one.
     A `close_...` method ends a step and raises QuorumError if too few answered; the round is then over. The object is
-    not thread-safe. Memory: the running sum, and one vector per upload in progress.
+    not thread-safe, but for this: sinks of different members may be fed from different threads, and one at a time may
+    be finished in a thread, during which no step is closed. Memory: the sum, and little beside it, as `spool` says.
     """
 
-    def __init__(self, parameters: bytes, *, members: Mapping[str, Member]) -> None:
+    def __init__(self, parameters: bytes, *, members: Mapping[str, Member], spool: Spool | None = None) -> None:
         """Start the round that `make_parameters` described. Raises MalformedMessage, UnacceptableRound."""
         self.parameters = parse_parameters(parameters)
         check_members(self.parameters, members)
@@ -64,6 +66,8 @@ class CoordinatorRound:
         self._sinks: dict[str, UploadSink] = {}
         self._manifests: dict[str, Manifest] = {}
         self._sum: Ring = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
+        self._spool = spool or Spool()
+        self._lost: RoundError | None = None
         self._survivors_hash = b""
         self._confirms: dict[str, Confirm] = {}
         self._reveals: dict[str, tuple[Opening, ...]] = {}
@@ -134,12 +138,13 @@ class CoordinatorRound:
         """Return where the masked vector of `member` goes. Once per member. Raises OutOfStep, LateMessage."""
         with self._from(member, "upload", self._roster, self._sinks):
 
-            def accept(manifest: bytes, vector_hash: bytes, vector: Ring) -> None:
-                self._accept(member, manifest, vector_hash, vector)
+            def accept(manifest: bytes, vector_hash: bytes, pieces: Iterator[Ring]) -> None:
+                self._accept(member, manifest, vector_hash, pieces)
 
             sink = UploadSink(
                 self.parameters,
                 member,
+                spool=self._spool,
                 is_open=lambda: self.state is CoordinatorState.UPLOADING and member not in self.blamed,
                 accept=accept,
                 blame=self._blame,
@@ -147,14 +152,26 @@ class CoordinatorRound:
             self._sinks[member] = sink
             return sink
 
-    def _accept(self, member: str, message: bytes, vector_hash: bytes, vector: Ring) -> None:
+    def _accept(self, member: str, message: bytes, vector_hash: bytes, pieces: Iterator[Ring]) -> None:
         manifest = Manifest.parse(message, member)
         if manifest.vector_hash != vector_hash:
             raise BadUpload(f"institution {member} signed another vector than it uploaded", party=member)
         statement = keys.manifest_statement(self.round_id, self._roster_hash, member, vector_hash)
         keys.verify(self._members[member], manifest.signature, statement, what="manifest", party=member)
-        np.add(self._sum, vector, out=self._sum)
+        self._add(member, pieces)
         self._manifests[member] = manifest
+
+    def _add(self, member: str, pieces: Iterator[Ring]) -> None:
+        """Add a verified vector to the sum. One that is added in part only has spoilt it: the round is lost."""
+        done = 0
+        try:
+            for piece in pieces:
+                part = self._sum[done : done + len(piece)]
+                np.add(part, piece, out=part)
+                done += len(piece)
+        except ServiceError as error:
+            self._lost = RoundError(f"the upload of {member} was lost half added: {error.message}", hint=error.hint)
+            raise self._lost from error
 
     def close_uploads(self) -> bytes:
         """End UPLOAD: return SURVIVORS, for every roster member. Unfinished uploads are dropped.
@@ -165,6 +182,9 @@ class CoordinatorRound:
         with self._close("close uploads"):
             for sink in self._sinks.values():
                 sink.drop()
+            self._spool.close()
+            if self._lost is not None:
+                raise self._lost
             if self.accused:
                 raise BadDealer(
                     f"shares dealt in this round are bad, and {self.accused[0]} stands at most of the complaints",

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 SEGMENT_BYTES = 64 << 20
-BLOCK_BYTES = 128 << 10
+BLOCK_BYTES = 512 << 10
 """What all masks of a worker pass over at a time: vector, key stream and zeros together stay in a core's cache."""
 PIECE_BYTES = 1 << 20
 """What a worker takes at a time. A vector that is no larger is worked on where it is, without a hand-over."""
