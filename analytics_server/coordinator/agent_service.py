@@ -153,7 +153,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
             else:
                 await asyncio.to_thread(sink.feed, message.data)
             if message.manifest:
-                await round_.finish_upload(member, sink, message.manifest)
+                await round_.take_manifest(member, sink, message.manifest)
         except LateMessage:
             return  # a slow member is not a bad one
         except ServiceError as error:

@@ -181,7 +181,7 @@ class Round:
             sink = self._uploading[member] = self._core.start_upload(member)
         return sink
 
-    async def finish_upload(self, member: str, sink: UploadSink, manifest: bytes) -> None:
+    async def take_manifest(self, member: str, sink: UploadSink, manifest: bytes) -> None:
         """Verify a complete upload and add it to the sum. Raises CohortiumError where it is not what it must be."""
         self._waiting.discard(member)  # it has answered in time, even where the sum is busy
         async with self._adding:
@@ -189,9 +189,13 @@ class Round:
                 sink.finish(manifest)
             else:
                 await asyncio.to_thread(sink.finish, manifest)
-            self._uploading.pop(member, None)
-            self._uploaded.add(member)
-            self._answered(member)
+            self.finish_upload(member)
+
+    def finish_upload(self, member: str) -> None:
+        """The member's upload is in the sum."""
+        self._uploading.pop(member, None)  # gone already where the connection was lost meanwhile
+        self._uploaded.add(member)
+        self._answered(member)
 
     def drop(self, member: str, reason: str) -> None:
         """The member takes no further part."""
