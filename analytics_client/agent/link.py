@@ -233,8 +233,7 @@ class _Stream:
         size = left = active.core.parameters.vector_bytes
         sending: asyncio.Task[None] | None = None
         try:
-            while left:
-                data = await _run(size, next, chunks)
+            while (data := await _run(size, next, chunks, None)) is not None:
                 left -= len(data)
                 message = agent_pb2.UploadChunk(round_id=active.id, data=data)
                 if not left:
