@@ -24,10 +24,10 @@ class Fit:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, sigma: float, draws: int, classes: int = 20_000) -> Fit:
+    def of(cls, sigma: float, draws: int) -> Fit:
         """Return empty classes for so many draws: single values where they are expected 50 times, else runs of them."""
         reach = math.ceil(9 * sigma) + 2
-        width = max(1, 2 * reach // classes)
+        width = max(1, 2 * reach // min(20_000, draws // 200))
         starts = np.arange(-reach, reach + 1, width, dtype=np.int64)
         shares = class_shares(starts, sigma)
         keep = np.flatnonzero(shares * draws >= 50)
@@ -42,8 +42,14 @@ class Fit:
         self.counts += np.bincount(classes, minlength=len(self.counts))
 
     def p_value(self) -> float:
-        """Return the probability of a fit at least as bad of draws from the right distribution."""
-        return float(stats.chisquare(self.counts, self.shares / self.shares.sum() * self.counts.sum()).pvalue)
+        """Return the probability of a fit at least as bad of draws from the right distribution.
+
+        The worse of two fits counts: single classes see what is wrong at one value, runs of them what is wrong in all.
+        """
+        expected = self.shares / self.shares.sum() * self.counts.sum()
+        runs = np.arange(0, len(expected), math.ceil(len(expected) / 100))
+        both = [(self.counts, expected), (np.add.reduceat(self.counts, runs), np.add.reduceat(expected, runs))]
+        return min(1.0, 2 * min(float(stats.chisquare(*fit).pvalue) for fit in both))
 
 
 def class_shares(starts: NDArray[np.int64], sigma: float) -> NDArray[np.float64]:

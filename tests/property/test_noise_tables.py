@@ -51,6 +51,7 @@ def test_every_cell_of_a_guide_is_right(variance: Fraction, cell: int) -> None:
     assert part.guide[cell] == (first if first == last else UNDECIDED)
 
 
+@settings(deadline=None)
 @given(wide)
 def test_every_split_adds_up_exactly_and_is_smooth(variance: Fraction) -> None:
     levels = split(variance)
@@ -73,6 +74,7 @@ def test_draws_are_a_function_of_the_key(variance: Fraction, key: bytes, length:
     assert length < 100 or draws.tolist() != draw(length, variance, Stream(bytes([key[0] ^ 1]) + key[1:])).tolist()
 
 
+@settings(deadline=None)
 @given(st.fractions(0, 200, max_denominator=10**9) | st.fractions(0, Fraction(1, 10**6)), st.integers(1, 700))
 def test_the_exponential_is_within_one_unit(x: Fraction, bits: int) -> None:
     with localcontext() as context:

@@ -1,9 +1,8 @@
-"""The noise share: exact distribution, variance never undercut, no saturation, no repetition across fork."""
+"""The noise share as OpenDP draws it: exact distribution, variance never undercut, no saturation; what is refused."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -72,8 +71,9 @@ def test_scale_is_the_smallest_float_that_never_undercuts(variance: Fraction) ->
 
 @pytest.mark.parametrize("variance", [Fraction(0), Fraction(-1), Fraction((1 << 63) ** 2, 1600), Fraction(10) ** 60])
 def test_variances_that_cannot_be_drawn_are_refused(variance: Fraction) -> None:
-    with pytest.raises(ProtocolViolation):
-        noise.share(3, variance)
+    for length in (3, noise.LONGEST_OPENDP + 1):
+        with pytest.raises(ProtocolViolation):
+            noise.share(length, variance)
 
 
 def test_the_largest_accepted_variance_does_not_saturate() -> None:
@@ -82,31 +82,24 @@ def test_the_largest_accepted_variance_does_not_saturate() -> None:
     assert len(np.unique(draws)) == 2000
 
 
-def test_every_call_draws_afresh() -> None:
-    assert not np.array_equal(noise.share(50, Fraction(10**12)), noise.share(50, Fraction(10**12)))
+@pytest.mark.parametrize("length", [0, 1, noise.LONGEST_OPENDP, noise.LONGEST_OPENDP + 1])
+def test_every_length_is_drawn(length: int) -> None:
+    draws = noise.share(length, Fraction(10**24))
+    assert draws.dtype == np.int64
+    assert len(np.unique(draws)) == len(draws) == length
 
 
-def test_forked_processes_do_not_share_randomness() -> None:
-    noise.share(10, Fraction(10**12))  # the sampler is built and used before the fork, as in a resident agent
-    answers = []
-    for _ in range(2):
-        receive, send = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.write(send, noise.share(10, Fraction(10**12)).tobytes())
-            os._exit(0)
-        os.close(send)
-        with os.fdopen(receive, "rb") as pipe:
-            answers.append(pipe.read())
-        os.waitpid(child, 0)
-    answers.append(noise.share(10, Fraction(10**12)).tobytes())
-    assert len({*answers}) == 3
-    assert all(len(answer) == 80 for answer in answers)
+def test_a_negative_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="length"):
+        noise.share(-1, Fraction(4))
 
 
-def test_empty_vector_and_blocks() -> None:
-    assert noise.share(0, Fraction(4)).shape == (0,)
-    assert len(noise.share(50_001, Fraction(10**12))) == 50_001
+@pytest.mark.parametrize(("length", "opendp"), [(noise.LONGEST_OPENDP, True), (noise.LONGEST_OPENDP + 1, False)])
+def test_short_vectors_are_opendp_s(monkeypatch: pytest.MonkeyPatch, length: int, opendp: bool) -> None:
+    used = []
+    monkeypatch.setattr(noise.gaussian, "draw", lambda count, *_: used.append(count) or np.zeros(count, dtype=np.int64))
+    noise.share(length, Fraction(16))
+    assert used == ([] if opendp else [length])
 
 
 def test_a_query_sized_share_is_drawn_in_a_few_milliseconds() -> None:

@@ -45,7 +45,7 @@ def draw(length: int, scale: Fraction, stream: Stream) -> NDArray[np.int64]:
 def _geometric(count: int, scale: Fraction, stream: Stream) -> NDArray[np.uint64]:
     """Draw G >= 0 with P(G >= g) = e^(-g/t), modulo 2^64."""
     total = np.zeros(count, dtype=np.uint64)
-    *digits, far = _events(scale)
+    *digits, far = events(scale)
     for place, digit in enumerate(digits):
         total += digit.draw(count, stream).astype(np.uint64) << np.uint64(place)
     for index in np.flatnonzero(far.draw(count, stream)):
@@ -57,7 +57,7 @@ def _geometric(count: int, scale: Fraction, stream: Stream) -> NDArray[np.uint64
 
 
 @lru_cache(maxsize=32)
-def _events(scale: Fraction) -> tuple[Bernoulli, ...]:
+def events(scale: Fraction) -> tuple[Bernoulli, ...]:
     """Return the events "binary digit i is 1" of a geometric variable, last "it is 2^I or more", I digits being drawn.
 
     Digit i is 1 with probability 1 / (1 + e^(2^i/t)), whatever the others are; G // 2^I is geometric of scale t / 2^I.
@@ -84,7 +84,7 @@ class Bernoulli:
     """An event of a real probability that can be computed to any precision."""
 
     def __init__(self, probability: Probability) -> None:
-        self._probability = probability
+        self.probability = probability
         wide = probability(128)
         self._surely, self._never = max(wide - 2, 0) >> 64, wide + 2 >> 64
 
@@ -101,7 +101,7 @@ class Bernoulli:
         bits = 64
         while True:
             prefix, bits = prefix << 64 | int.from_bytes(stream.take(8), "little"), bits + 64
-            bound = self._probability(bits)
+            bound = self.probability(bits)
             if prefix + 1 <= bound - 2:
                 return True
             if prefix >= bound + 2:
