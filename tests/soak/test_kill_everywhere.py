@@ -1,0 +1,70 @@
+"""Every point of a round in turn: an agent, then the coordinator, killed there, started again, and asked again.
+
+The points are those that an undisturbed request passes, as `harness.fatal` writes them down: before and after every
+commit of the agent's ledger and every message it sends; before, within and after every transaction of the coordinator,
+and at every message it receives or sends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from harness.campaign import EVERYONE, Campaign, campaign
+
+from analytics_client.result import Result
+from queries.errors import QuorumError, ServiceError
+
+VICTIM = "cedar"
+
+pytestmark = pytest.mark.soak
+
+
+def passed_by_a_request(running: Campaign, name: str) -> list[str]:
+    """LABEL#N of every point that one request passes, in order."""
+    running.wait_until_settled()
+    before = len(running.points(name))
+    running.ask_everyone()
+    running.wait_until_settled()
+    time.sleep(1.5)  # the head that covers the release is witnessed when the log has been quiet for a second
+    seen: Counter[str] = Counter()
+    found = []
+    for point in running.points(name)[before:]:
+        seen[point.label] += 1
+        found.append(f"{point.label}#{seen[point.label]}")
+    return found
+
+
+def check_everything(running: Campaign) -> None:
+    running.ask_everyone()
+    running.wait_until_settled()
+    for name in EVERYONE:
+        running.check_agent(name)
+    running.check_log()
+
+
+def test_an_agent_killed_anywhere_costs_at_most_its_own_part(tmp_path: Path) -> None:
+    with campaign(tmp_path) as running:
+        points = passed_by_a_request(running, VICTIM)
+        assert {"after commit reserve#1", "before send chunk#1", "after commit reveal#1"} <= set(points)
+        for point in points:
+            answer = running.ask_and_kill(VICTIM, point)
+            assert isinstance(answer, Result), (point, answer)
+            assert set(EVERYONE) - {VICTIM} <= set(answer.survivors), (point, answer.survivors)
+            check_everything(running)
+
+
+def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+    with campaign(tmp_path) as running:
+        points = passed_by_a_request(running, "coordinator")
+        assert {"within RequestDesk._release.work#1", "before unmask#1", "after receive manifest#4"} <= set(points)
+        for point in points:
+            earlier = running.ask_everyone()
+            kept = running.release_of(earlier)
+            answer = running.ask_and_kill("coordinator", point)
+            assert isinstance(answer, Result | QuorumError | ServiceError), (point, answer)
+            assert isinstance(answer, Result) or answer.hint, (point, answer)
+            running.check_kept(earlier, kept)
+            check_everything(running)
