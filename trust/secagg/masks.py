@@ -13,6 +13,7 @@ counter of 2^22 blocks never wraps. That a mask serves one vector only is the ca
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,11 +88,11 @@ def masked_pieces(vector: Ring, step: int, streams: Iterable[MaskStream]) -> Ite
     if vector.nbytes <= PIECE_BYTES:
         yield from map(work, starts)
         return
-    pool, ahead = _workers(), deque[Future[bytes]]()
+    pool, workers, ahead = _workers(), worker_count(), deque[Future[bytes]]()
     try:
         for start in starts:
             ahead.append(pool.submit(work, start))
-            if len(ahead) > worker_count():
+            if len(ahead) > workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -203,11 +204,16 @@ def _in_batches(streams: Iterable[MaskStream]) -> Iterator[tuple[MaskStream, ...
 
 
 def worker_count() -> int:
-    """The machine's cores, at most 8."""
-    return min(os.cpu_count() or 1, MOST_WORKERS)
+    """Cores that this process may use now, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+def _workers() -> ThreadPoolExecutor:
+    """The process's mask workers, started by the first vector that is large enough to need them."""
+    return _pool(worker_count())
 
 
 @cache
-def _workers() -> ThreadPoolExecutor:
-    """The process's mask workers, started by the first vector that is large enough to need them."""
-    return ThreadPoolExecutor(max_workers=worker_count(), thread_name_prefix="mask")
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=workers, thread_name_prefix="mask")
