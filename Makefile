@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUN    := $(VENV)/.run-installed
 DEV    := $(VENV)/.dev-installed
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query soak clean
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise soak clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,10 +54,13 @@ proto-check: $(DEV)
 	  cmp -s $$f protos/v1/$$(basename $$f) || { echo "protos/v1/$$(basename $$f) is stale: run 'make proto' and commit"; exit 1; }; done
 	@echo "generated protos are up to date"
 
-bench: bench-query  ## every benchmark; JSON in benchmarks/results
+bench: bench-query bench-noise  ## every benchmark; JSON in benchmarks/results
 
 bench-query: $(DEV)  ## latency and throughput of a query, five agents
 	$(BIN)/python benchmarks/query.py
+
+bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
+	$(BIN)/python benchmarks/noise.py
 
 soak: $(DEV)  ## long campaigns
 	$(BIN)/python -m pytest -m soak
