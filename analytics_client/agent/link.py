@@ -207,7 +207,10 @@ class _Stream:
             await self._reply(active, "abandon", error.message.encode())
         finally:
             del self._rounds[active.id]
-            await asyncio.shield(asyncio.to_thread(responder.end, active))
+            if active.sent:
+                responder.end(active)  # the ledger has nothing to give back
+            else:
+                await asyncio.shield(asyncio.to_thread(responder.end, active))
 
     async def _step(self, responder: Responder, active: ActiveRound, step: str, payload: bytes) -> None:
         match step:
