@@ -5,7 +5,12 @@ BIN    := $(VENV)/bin
 RUN    := $(VENV)/.run-installed
 DEV    := $(VENV)/.dev-installed
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise soak clean
+FUZZ   := $(VENV)/.fuzz-installed
+
+# Seconds for which `make soak` fuzzes each parser.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,6 +23,10 @@ $(BIN)/python:
 
 $(RUN): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,agent]'
+	@touch $@
+
+$(FUZZ): pyproject.toml | $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]'
 	@touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
@@ -54,7 +63,7 @@ proto-check: $(DEV)
 	  cmp -s $$f protos/v1/$$(basename $$f) || { echo "protos/v1/$$(basename $$f) is stale: run 'make proto' and commit"; exit 1; }; done
 	@echo "generated protos are up to date"
 
-bench: bench-query bench-noise  ## every benchmark; JSON in benchmarks/results
+bench: bench-query bench-noise bench-secagg  ## every benchmark; JSON in benchmarks/results
 
 bench-query: $(DEV)  ## latency and throughput of a query, five agents
 	$(BIN)/python benchmarks/query.py
@@ -62,8 +71,17 @@ bench-query: $(DEV)  ## latency and throughput of a query, five agents
 bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
 	$(BIN)/python benchmarks/noise.py
 
-soak: $(DEV)  ## long campaigns
+bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 1000 institutions over loopback mTLS
+	$(BIN)/python benchmarks/secagg.py
+
+soak: $(DEV) fuzz  ## long campaigns
 	$(BIN)/python -m pytest -m soak
+
+fuzz: $(FUZZ)  ## atheris on everything that parses bytes of strangers
+	@for target in $$($(BIN)/python fuzz/parsers.py --list); do \
+	  echo "== $$target"; mkdir -p build/fuzz/$$target; \
+	  $(BIN)/python fuzz/parsers.py $$target -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=10 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- build/fuzz/$$target || exit 1; done
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

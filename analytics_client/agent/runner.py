@@ -5,6 +5,7 @@ The one place where the agent's parts are put together; none of them knows the f
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from trust.tlog.witness import Witness
 LEDGER = "ledger.sqlite"
 MEMBERSHIP = "membership.dsse"
 SALT = "row-selection.salt"
+LOCK = "agent.lock"
 logger = structlog.get_logger("cohortium.agent")
 
 
@@ -48,6 +50,7 @@ class Agent:
                 hint="enrol one: cohortium-agent enrol TOKEN DIR",
             )
         self._config = configuration.load(folder)
+        self._lock = _lock(folder)
         self._policy = configuration.policy(self._config)
         self._ledger = Ledger.open(folder / LEDGER)
         self._salt = self._load_salt()
@@ -78,6 +81,7 @@ class Agent:
             link.close()
             self._work.shutdown(wait=True)
             self._ledger.close()
+            os.close(self._lock)
 
     def _announce(self, datasets: tuple[str, ...]) -> None:
         logger.info("serving", institution=self._profile.id, datasets=list(datasets))
@@ -172,6 +176,17 @@ class Agent:
         if not path.exists():
             files.write_new(path, secrets.token_bytes(32), secret=True)
         return files.read_secret(path)
+
+
+def _lock(folder: Path) -> int:
+    """Hold the folder against a second agent; the system lets go of it with the process, however that ends."""
+    held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise ConfigError(f"an agent is already running in {folder}", hint="stop it first") from None
+    return held
 
 
 def run(folder: Path) -> None:

@@ -271,7 +271,8 @@ class RequestDesk:
         organisations = {members[i].organisation for i in invited}
         if len(organisations) < need:
             raise QuorumError(
-                f"{len(organisations) or 'no'} organisations serve {verified.dataset!r} now"
+                f"{verified.dataset!r} is served by {len(organisations) or 'no'} "
+                f"{'organisation' if len(organisations) == 1 else 'organisations'} now"
                 f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
                 hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
             )

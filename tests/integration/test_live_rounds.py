@@ -16,7 +16,7 @@ from harness.consortium import Consortium, consortium
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.responder import ActiveRound, Responder
 from analytics_server.coordinator.rounds import Deadlines
-from queries.errors import BudgetError, DataError, IdentityError, PolicyDenied, QuorumError
+from queries.errors import BudgetError, ConfigError, DataError, IdentityError, PolicyDenied, QuorumError
 from trust.secagg import Member, PairKeys
 from trust.secagg import agent as secagg_agent
 
@@ -135,7 +135,7 @@ def test_an_agent_that_answers_after_the_deadline_keeps_no_reservation(
 def test_too_few_institutions_cost_nothing_and_are_in_the_log(running: Consortium) -> None:
     for name in ("ash", "birch"):
         running.agents[name].stop()
-    with running.session() as session, pytest.raises(QuorumError, match="2 organisations serve 'people'"):
+    with running.session() as session, pytest.raises(QuorumError, match="'people' is served by 2 organisations now"):
         session.query(COUNT, rho=0.5)
     assert all(spent(running.folder / name) == 0 for name in INSTITUTIONS)
     assert [kind for kind, _ in log(running)][-2:] == ["requested", "failed"]
@@ -286,3 +286,10 @@ def test_a_round_that_comes_to_nothing_says_who_left_and_why(
     assert "birch dropped out" in words
     assert "line 7" not in words  # what is wrong with local data stays local
     assert spent(running.folder / "ash") == 0
+
+
+def test_a_second_agent_in_one_folder_is_refused_at_once(running: Consortium) -> None:
+    with pytest.raises(ConfigError, match="already running"):
+        running.start_agent("ash")
+    with running.session() as session:
+        assert session.query(COUNT, rho=0.1).survivors == INSTITUTIONS
