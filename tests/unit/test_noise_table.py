@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from analytics_client.agent.noise import gaussian
 from analytics_client.agent.noise.gaussian import SMOOTHNESS, smoothness, split
 from analytics_client.agent.noise.stream import Stream
 from analytics_client.agent.noise.table import MAX_VARIANCE, PRECISION, UNDECIDED, Table, table
@@ -48,6 +50,16 @@ def test_a_table_is_within_its_cut_tails_of_the_distribution(variance: Fraction)
         conditional = sum(weights[x] for x in probability)
         rounding = [abs(weights[x] / conditional - Decimal(p) / ONE) for x, p in probability.items()]
         assert sum(rounding) / 2 < Decimal(2 * part.reach + 2) / ONE
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.7, *range(1, 40), 100.5, 400])
+def test_a_table_ends_where_its_bound_on_the_tails_allows(sigma: float) -> None:
+    variance, part = Fraction(sigma) ** 2, table(Fraction(sigma) ** 2)
+    with localcontext() as context:
+        context.prec = 120
+        w = gaussian_weights(variance, range(part.reach, part.reach + 3))
+        tails = [2 * w[x] / (1 - w[x + 1] / w[x]) for x in (part.reach, part.reach + 1)]
+        assert tails[1] < Decimal(2) ** -132 <= tails[0]
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
@@ -144,6 +156,12 @@ def test_a_sum_is_the_discrete_gaussian_to_within_its_bound(sigma: int) -> None:
     places = np.unique(np.linspace(0, 6 * sigma, 60).astype(np.int64))
     # 2 e from the sum, the rest from the tails the tables lack.
     assert sum_error(low.variance, high.variance, low.factor, places) < Decimal(2) ** -130
+
+
+def test_a_sum_that_would_not_be_smooth_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian, "isqrt", lambda n: isqrt(n) + 1)
+    with pytest.raises(ArithmeticError):
+        split(Fraction(10**6))
 
 
 def test_a_sum_that_is_less_smooth_is_seen_to_be_worse() -> None:

@@ -108,12 +108,11 @@ def _normalised(weights: list[int]) -> tuple[int, ...]:
 
 
 def _guide(bounds: tuple[int, ...], reach: int) -> NDArray[np.int16]:
-    """Return the value that each of the 2^16 equal cells of [0, 1) decides, or UNDECIDED.
+    """Return the value that each of the 2^16 equal cells of [0, 1) decides, or UNDECIDED where a bound lies inside.
 
-    A bound counts for the cells that begin at or after it; a cell with a bound strictly inside decides nothing.
+    A bound counts for the cells from its own on: where it is not at the very start of its own, that one is undecided.
     """
-    first_cells = np.array([-(-bound >> _CELL_BITS) for bound in bounds], dtype=np.int64)
-    guide = (np.bincount(first_cells, minlength=_CELLS + 1)[:_CELLS].cumsum() - reach).astype(np.int16)
-    inside = [bound >> _CELL_BITS for bound in bounds if bound & ((1 << _CELL_BITS) - 1)]
-    guide[inside] = UNDECIDED
+    cells = np.array([bound >> _CELL_BITS for bound in bounds], dtype=np.int64)
+    guide = (np.bincount(cells, minlength=_CELLS).cumsum() - reach).astype(np.int16)
+    guide[[bound >> _CELL_BITS for bound in bounds if bound & ((1 << _CELL_BITS) - 1)]] = UNDECIDED
     return guide
