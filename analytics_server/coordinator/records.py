@@ -53,6 +53,15 @@ def decided(signed: SignedDecision) -> log_pb2.LogEntry:
     )
 
 
+def denied_here(request: VerifiedRequest, rule: str) -> log_pb2.LogEntry:
+    """The coordinator's own policy denied a request; nobody was asked. Its decisions name no institution."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=COORDINATOR,
+        decided=log_pb2.Decided(request_id=request.request_id, allowed=False, rule=rule),
+    )
+
+
 def round_ended(
     request_id: bytes,
     round_id: bytes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,12 +22,14 @@ from analytics_server.coordinator import records
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.live import Live
 from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, RoundRestart
-from analytics_server.store import UnitOfWork
+from analytics_server.coordinator.witnessing import Heads, Witnessing
+from analytics_server.store import RequestRow, UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, log_pb2, query_pb2
 from queries.accounting import rho_to_epsilon
 from queries.encode import decode_query
-from queries.errors import CohortiumError, IdentityError, LogError, PolicyDenied, QueryError, QuorumError
+from queries.errors import CohortiumError, IdentityError, PolicyDenied, QueryError, QuorumError, ServiceError
 from queries.ir import Query
 from queries.plan import Plan, make_plan
 from queries.policy import RequestFacts, decide
@@ -53,37 +55,6 @@ class _Checked:
     plan: Plan
 
 
-class _Live:
-    """A running request: what has been reported of it, and who follows."""
-
-    def __init__(self, request_id: bytes) -> None:
-        self.request_id = request_id
-        self._reports: list[analyst_pb2.Progress] = []
-        self._more = asyncio.Event()
-        self.over = False
-
-    def report(self, progress: analyst_pb2.Progress, *, last: bool = False) -> None:
-        progress.request_id = self.request_id
-        self._reports.append(progress)
-        self.over = last
-        self._more.set()
-        self._more = asyncio.Event()
-
-    def step(self, step: str, institutions: Iterable[str]) -> None:
-        self.report(analyst_pb2.Progress(step=step, institutions=sorted(institutions)))
-
-    async def follow(self) -> AsyncIterator[analyst_pb2.Progress]:
-        seen = 0
-        while True:
-            more = self._more
-            while seen < len(self._reports):
-                yield self._reports[seen]
-                seen += 1
-            if self.over:
-                return
-            await more.wait()
-
-
 class RequestDesk:
     """Takes requests in, runs them, and answers for them after a disconnect or a restart."""
 
@@ -94,6 +65,7 @@ class RequestDesk:
         log: AuditLog,
         directory: Directory,
         hub: Hub,
+        witnessing: Witnessing,
         deadlines: Deadlines,
         spool: Path,
     ) -> None:
@@ -102,59 +74,44 @@ class RequestDesk:
         self._log = log
         self._directory = directory
         self._hub = hub
+        self._witnessing = witnessing
         self._deadlines = deadlines
         self._spool = spool
-        self._live: dict[bytes, _Live] = {}
+        self._live: dict[bytes, Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._announcing = asyncio.Lock()
 
     # --- taking in -----------------------------------------------------------------------------------------------
 
     async def submit(self, envelope: envelope_pb2.Envelope, peer: Peer) -> AsyncIterator[analyst_pb2.Progress]:
         """Check, log and run a request, reporting every step. The same request again reports on the first one."""
-        checked = self._check(envelope.SerializeToString(deterministic=True), peer)
+        checked = await self._check(envelope.SerializeToString(deterministic=True), peer)
         request_id = checked.verified.request_id
-        if request_id not in self._live:
-            live = self._live[request_id] = _Live(request_id)
-            try:
-                known = await self._database.read(lambda uow: self._stored(uow, request_id))
-                if known is not None:
-                    del self._live[request_id]
-                    yield known
-                    return
-            except BaseException:
-                self._live.pop(request_id, None)
-                raise
+        live = self._live.get(request_id)
+        if live is None:
+            live = self._live[request_id] = Live(request_id)
             task = asyncio.create_task(self._run(checked, live))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        async for progress in self._live[request_id].follow():
+        async for progress in live.follow():
             yield progress
 
     async def result(self, request_id: bytes, peer: Peer) -> analyst_pb2.Progress:
-        """Return the last state of the analyst's own request; wait for one that is running."""
+        """Return the end of one of the analyst's own requests, waiting for it where it is still running."""
         if live := self._live.get(request_id):
-            await self._require_owner(request_id, peer)
-            async for progress in live.follow():
-                last = progress
-            return last
-        await self._require_owner(request_id, peer)
-        stored = await self._database.read(lambda uow: self._stored(uow, request_id))
-        if stored is None:
+            async for _ in live.follow():
+                """Its end is in the store when it is reported."""
+        row = await self._database.read(lambda uow: uow.request(request_id))
+        if row is None or row.analyst != peer.id or (stored := _stored(row)) is None:
             raise IdentityError(
                 "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
             )
         return stored
 
-    async def _require_owner(self, request_id: bytes, peer: Peer) -> None:
-        row = await self._database.read(lambda uow: uow.request(request_id))
-        if row is None or row.analyst != peer.id:
-            raise IdentityError(
-                "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
-            )
+    async def _check(self, envelope: bytes, peer: Peer) -> _Checked:
+        """Everything that can be said without asking anyone. Raises the error that the analyst reads.
 
-    def _check(self, envelope: bytes, peer: Peer) -> _Checked:
-        """Everything that can be said without asking anyone. Raises the error that the analyst reads."""
+        What is not a well-formed request of a member leaves no trace; one that the coordinator's policy denies does.
+        """
         membership = self._directory.require_member(peer)
         verified = verify_request(envelope, membership, membership.consortium, int(time.time()))
         if verified.analyst != peer.id:
@@ -189,34 +146,31 @@ class RequestDesk:
             ),
         )
         if not decision.allowed:
+            entries = [records.requested(verified, shape(plan.query)), records.denied_here(verified, decision.rule)]
+            await self._database.write(lambda uow: self._log.append_in(uow, entries))
             raise PolicyDenied(decision.message, rule=f"coordinator: {decision.rule}", hint=decision.hint)
         return _Checked(verified, envelope, plan.query, plan)
 
-    def _stored(self, uow: UnitOfWork, request_id: bytes) -> analyst_pb2.Progress | None:
-        row = uow.request(request_id)
-        if row is None or row.state == "running":
-            return None
-        stored = row.release if row.state == "released" else row.failure
-        progress = analyst_pb2.Progress()
-        progress.ParseFromString(stored or b"")
-        return progress
-
     # --- running -------------------------------------------------------------------------------------------------
 
-    async def _run(self, checked: _Checked, live: _Live) -> None:
+    async def _run(self, checked: _Checked, live: Live) -> None:
         """Run one request to its end; whatever happens, the end is in the log and in the store."""
         request_id = checked.verified.request_id
         round_: Round | None = None
         try:
+            known = await self._database.read(lambda uow: uow.request(request_id))
+            if known is not None and (stored := _stored(known)) is not None:
+                live.end(stored)
+                return
+            request = envelope_pb2.Envelope.FromString(checked.envelope)
             excluded: set[str] = set()
-            heads: _Heads | None = None
+            heads: Heads | None = None
             for attempt in range(1, MAX_ATTEMPTS + 1):
-                # One announcement at a time: each agent's consistency proof starts from the head it was sent before.
-                async with self._announcing:
-                    heads = await (self._enter(checked, live) if heads is None else self._heads(heads.seq))
+                async with self._witnessing.turn:
+                    heads = await (self._enter(checked, live) if heads is None else self._witnessing.latest(heads.seq))
                     round_ = self._new_round(checked, live, excluded)
                     round_.start()
-                    self._announce(checked, round_, heads)
+                    self._witnessing.announce(round_.invited, round_.encoded_parameters, request, heads)
                 try:
                     sums = await round_.finish(partial(self._log_decisions, round_))
                     break
@@ -236,18 +190,19 @@ class RequestDesk:
         except RoundFailed as failure:
             await self._fail(live, round_, failure.error, charged=failure.charged)
         except CohortiumError as error:
-            await self._fail(live, round_, error, charged=False)
-        except Exception:  # a bug or a full disk: the analyst must not wait for ever
-            logger.exception("request failed", request=request_id.hex()[:12])
-            await self._fail(live, round_, QuorumError("the coordinator failed"), charged=False)
+            await self._fail(live, round_, error, charged=round_ is not None and round_.charged)
+        except Exception as error:  # a bug: the analyst must not wait for ever, nor read what may quote anything
+            logger.error("request failed", request=request_id.hex()[:12], error=type(error).__name__)
+            failed = ServiceError("the coordinator failed on this request", hint="tell your operator")
+            await self._fail(live, round_, failed, charged=round_ is not None and round_.charged)
         finally:
             self._live.pop(request_id, None)
 
-    async def _enter(self, checked: _Checked, live: _Live) -> _Heads:
+    async def _enter(self, checked: _Checked, live: Live) -> Heads:
         """Write the request to the log before anyone is asked; return the head that covers it, with its proofs."""
         verified = checked.verified
 
-        def work(uow: UnitOfWork) -> _Heads:
+        def work(uow: UnitOfWork) -> Heads:
             uow.add_request(
                 request_id=verified.request_id,
                 analyst=verified.analyst,
@@ -255,13 +210,15 @@ class RequestDesk:
                 envelope=checked.envelope,
                 expires_at=verified.expires_at,
             )
-            return self._prove(uow, self._log.append_in(uow, [records.requested(verified, shape(checked.query))]))
+            return self._witnessing.prove(
+                uow, self._log.append_in(uow, [records.requested(verified, shape(checked.query))])
+            )
 
         heads = await self._database.write(work)
         live.step("logged", ())
         return heads
 
-    def _new_round(self, checked: _Checked, live: _Live, excluded: set[str]) -> Round:
+    def _new_round(self, checked: _Checked, live: Live, excluded: set[str]) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""
         membership = self._directory.in_force()
         verified = checked.verified
@@ -299,64 +256,6 @@ class RequestDesk:
             spool=self._spool,
         )
 
-    def _announce(self, checked: _Checked, round_: Round, heads: _Heads) -> None:
-        """Send the request to its cohort with the proof that it is in the log."""
-        request = envelope_pb2.Envelope.FromString(checked.envelope)
-        inclusion = analyst_pb2.LogProof(seq=heads.seq, leaf=heads.leaf, hashes=heads.inclusion)
-        for member in round_.invited:
-            if connection := self._hub.get(member):
-                connection.send(
-                    agent_pb2.ToAgent(
-                        announce=agent_pb2.Announce(
-                            parameters=round_.encoded_parameters,
-                            request=request,
-                            head=heads.head(connection.sent_size),
-                            inclusion=inclusion,
-                        )
-                    )
-                )
-                connection.sent_size = max(connection.sent_size, heads.size)
-
-    async def show_head(self) -> None:
-        """Send the latest head to every agent that has not seen it, so that releases are witnessed too."""
-        async with self._announcing:
-            heads = await self._heads(None)
-            for connection in self._hub.all():
-                if connection.welcomed and connection.sent_size < heads.size:
-                    connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
-                    connection.sent_size = heads.size
-
-    async def keep_cosignatures(self, received: Mapping[str, agent_pb2.Cosignature]) -> None:
-        """Check and store what agents cosigned, one line an agent."""
-
-        def work(uow: UnitOfWork) -> None:
-            for member, cosignature in received.items():
-                known = self._directory.members.get(member)
-                try:
-                    if known is not None:
-                        self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
-                except LogError as error:
-                    logger.warning("cosignature not kept", institution=member, reason=error.message)
-
-        await self._database.write(work)
-
-    async def _heads(self, seq: int | None) -> _Heads:
-        return await self._database.read(lambda uow: self._prove(uow, seq))
-
-    def _prove(self, uow: UnitOfWork, seq: int | None) -> _Heads:
-        """Return the newest head, proofs to it from what each agent was sent, and the inclusion of entry `seq`."""
-        checkpoint = self._log.head(uow)
-        size = checkpoint.size
-        seen = {connection.sent_size for connection in self._hub.all()}
-        return _Heads(
-            size=size,
-            note=checkpoint.note,
-            consistency={old: tuple(uow.consistency(old, size)) for old in seen if 0 < old < size},
-            seq=seq or 0,
-            inclusion=() if seq is None else tuple(uow.inclusion(seq, size)),
-            leaf=b"" if seq is None else uow.leaf(seq),
-        )
-
     async def _log_decisions(self, round_: Round) -> None:
         entries = [records.decided(d) for _, d in sorted(round_.decisions.items())]
         if not entries:
@@ -369,7 +268,7 @@ class RequestDesk:
         self._close(round_, outcome)
         await self._database.write(lambda uow: self._log.append_in(uow, [self._ended(round_, outcome)]))
 
-    async def _release(self, checked: _Checked, live: _Live, round_: Round, sums: Ring) -> None:
+    async def _release(self, checked: _Checked, live: Live, round_: Round, sums: Ring) -> None:
         parameters = round_.parameters
         noise = checked.plan.noise(
             checked.verified.rho_nano,
@@ -405,9 +304,9 @@ class RequestDesk:
             )
             return progress
 
-        live.report(await self._database.write(work), last=True)
+        live.end(await self._database.write(work))
 
-    async def _fail(self, live: _Live, round_: Round | None, error: CohortiumError, *, charged: bool) -> None:
+    async def _fail(self, live: Live, round_: Round | None, error: CohortiumError, *, charged: bool) -> None:
         message = error.message + (
             _dropped_out(round_) if isinstance(error, QuorumError) and round_ is not None else ""
         )
@@ -428,8 +327,10 @@ class RequestDesk:
 
         try:
             await self._database.write(work)
-        finally:  # a full disk must not leave the analyst waiting; the restart will log the end of this request
-            live.report(progress, last=True)
+        except CohortiumError as lost:  # a full disk must not leave the analyst waiting
+            logger.error("the end of a request was not stored: the next start ends it", reason=lost.message)
+        finally:
+            live.end(progress)
             if round_ is not None:
                 self._close(round_, f"failed: {error.code}")
 
@@ -440,7 +341,7 @@ class RequestDesk:
             invited=round_.invited,
             roster=round_.roster,
             survivors=round_.survivors,
-            dropouts=round_.dropouts,
+            dropouts=round_.losses,
             outcome=outcome,
         )
 
@@ -461,15 +362,12 @@ class RequestDesk:
                 failure = analyst_pb2.Failure(
                     code=QuorumError.code,
                     message="the coordinator stopped in the middle of this round, and nothing was released",
-                    hint="institutions that had revealed their shares by then keep the charge, the others do not;"
-                    " ask again under a new request",
+                    hint="institutions that had sent their masked sums keep the charge, the others do not; ask again",
                     charged=True,
                 )
                 progress = analyst_pb2.Progress(request_id=row.request_id, step="failed", failure=failure)
                 self._log.append_in(uow, [records.failed(row.request_id, "interrupted", charged=True)])
                 uow.finish_request(row.request_id, "failed", release=None, failure=progress.SerializeToString())
-            if interrupted:
-                self._log.head(uow)
             return len(interrupted)
 
         return await self._database.write(work)
@@ -481,23 +379,14 @@ class RequestDesk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _stored(row: RequestRow) -> analyst_pb2.Progress | None:
+    """The end of a request as it was reported, or None while it runs."""
+    stored = row.release if row.state == "released" else row.failure
+    return None if stored is None else analyst_pb2.Progress.FromString(stored)
+
+
 def _dropped_out(round_: Round) -> str:
     """Say who left a round that came to nothing, when and why: a few of them, in half a line each."""
-    said = [f"{d.institution} dropped out at {d.step} ({d.reason})" for d in round_.dropouts]
+    said = [f"{d.institution} dropped out at {d.step} ({d.reason})" for d in round_.losses]
     more = [f"and {len(said) - SHOWN_DROPOUTS} more"] if len(said) > SHOWN_DROPOUTS else []
     return "".join(f"; {words}" for words in said[:SHOWN_DROPOUTS] + more)
-
-
-@dataclass(frozen=True, slots=True)
-class _Heads:
-    """The latest head, and the proofs that lead to it from the sizes that agents have seen."""
-
-    size: int
-    note: bytes
-    consistency: dict[int, tuple[bytes, ...]]
-    seq: int
-    inclusion: tuple[bytes, ...]
-    leaf: bytes
-
-    def head(self, old_size: int) -> agent_pb2.Head:
-        return agent_pb2.Head(checkpoint=self.note, old_size=old_size, consistency=self.consistency.get(old_size, ()))

@@ -240,7 +240,7 @@ class Round:
         try:
             return await self._steps(on_decided)
         except RoundError as error:
-            raise RoundFailed(error, charged=bool(self._uploaded)) from error
+            raise RoundFailed(error, charged=self.charged) from error
         finally:
             for member in self.invited:
                 if connection := self._hub.get(member):
@@ -353,6 +353,13 @@ class Round:
         return self._core.survivors
 
     @property
-    def blamed(self) -> dict[str, str]:
-        """Parties that misbehaved, and how."""
-        return dict(self._core.blamed)
+    def charged(self) -> bool:
+        """Whether somebody's masked vector has arrived whole: then budget has been spent."""
+        return bool(self._uploaded)
+
+    @property
+    def losses(self) -> tuple[Dropout, ...]:
+        """Who did not finish the round, or was found cheating in it, and how."""
+        gone = {dropout.institution for dropout in self.dropouts}
+        found = [Dropout(member, "blamed", why) for member, why in self._core.blamed.items() if member not in gone]
+        return (*self.dropouts, *found)

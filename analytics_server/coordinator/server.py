@@ -24,13 +24,14 @@ from analytics_server.coordinator.enrolment import EnrolmentServicer
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.requests import RequestDesk
 from analytics_server.coordinator.rounds import Deadlines
+from analytics_server.coordinator.witnessing import Witnessing
 from analytics_server.store import Store
-from protos.v1 import agent_pb2, agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
+from protos.v1 import agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
+from queries.errors import CohortiumError
 from trust.rpc import server as rpc
 from trust.rpc.process import run_until_signal
 
-IDLE_WITNESS_S = 1.0
-"""Seconds of quiet after which agents are shown a log head they have not seen."""
+WITNESS_EVERY_S = 1.0
 GRACE_S = 2.0
 logger = structlog.get_logger("cohortium.coordinator")
 
@@ -45,16 +46,17 @@ class Coordinator:
         self._log = AuditLog(self._store, config.log_signer(), config.log_origin)
         self._directory = Directory(config.consortium, config.governance_key)
         self._hub = Hub()
+        self._witnessing = Witnessing(database=self._database, log=self._log, directory=self._directory, hub=self._hub)
         self._desk = RequestDesk(
             database=self._database,
             log=self._log,
             directory=self._directory,
             hub=self._hub,
+            witnessing=self._witnessing,
             deadlines=deadlines,
             spool=config.folder,
         )
-        self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._cosigned)
-        self._cosignatures: dict[str, agent_pb2.Cosignature] = {}
+        self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._witnessing.cosigned)
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
         """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""
@@ -105,17 +107,14 @@ class Coordinator:
             else:
                 self._agents.welcome(connection)
 
-    def _cosigned(self, institution: str, cosignature: agent_pb2.Cosignature) -> None:
-        self._cosignatures[institution] = cosignature  # a later one covers every earlier one
-
     async def _show_heads(self) -> None:
-        """When the log has been quiet for a moment, have its newest head witnessed, and keep the cosignatures."""
+        """Every second have the log's newest head witnessed, so that releases are cosigned too."""
         while True:
-            await asyncio.sleep(IDLE_WITNESS_S)
-            await self._desk.show_head()
-            received, self._cosignatures = self._cosignatures, {}
-            if received:
-                await self._desk.keep_cosignatures(received)
+            await asyncio.sleep(WITNESS_EVERY_S)
+            try:
+                await self._witnessing.catch_up()
+            except CohortiumError as error:  # a full disk now must not end the coordinator
+                logger.error("the log's head was not shown", reason=error.message, hint=error.hint)
 
 
 def _with_port(address: str, port: int) -> str:

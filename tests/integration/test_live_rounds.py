@@ -15,8 +15,10 @@ from harness.consortium import Consortium, consortium
 
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.rounds import Deadlines
 from queries.errors import BudgetError, ConfigError, DataError, IdentityError, PolicyDenied, QuorumError
+from queries.policy import Policy
 from trust.secagg import Member, PairKeys
 from trust.secagg import agent as secagg_agent
 
@@ -293,3 +295,14 @@ def test_a_second_agent_in_one_folder_is_refused_at_once(running: Consortium) ->
         running.start_agent("ash")
     with running.session() as session:
         assert session.query(COUNT, rho=0.1).survivors == INSTITUTIONS
+
+
+def test_a_denial_by_the_coordinators_own_policy_is_logged(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Directory, "coordinator_policy", lambda _directory: Policy())
+    with running.session() as session, pytest.raises(PolicyDenied) as denied:
+        session.query(COUNT, rho=0.1)
+    assert denied.value.rule == "coordinator: default-deny"
+    assert [kind for kind, _ in log(running)][-2:] == ["requested", "decided"]
+    assert all(spent(running.folder / name) == 0 for name in INSTITUTIONS)

@@ -1,0 +1,110 @@
+"""What agents are shown of the log, and what they cosign: heads with proofs that lead from the head each saw last.
+
+One at a time: `turn` is held from reading the log's head until it is in the agents' queues, so that every consistency
+proof starts from what that agent was sent before. Must not know: queries, rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from analytics_server.audit.log import AuditLog
+from analytics_server.coordinator.database import Database
+from analytics_server.coordinator.directory import Directory
+from analytics_server.coordinator.hub import Hub
+from analytics_server.store import UnitOfWork
+from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2
+from queries.errors import LogError
+
+logger = structlog.get_logger("cohortium.coordinator")
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The latest head, proofs to it from the sizes that agents were sent, and of entry `seq` under it."""
+
+    size: int
+    note: bytes
+    consistency: dict[int, tuple[bytes, ...]]
+    seq: int
+    inclusion: tuple[bytes, ...]
+    leaf: bytes
+
+    def head(self, old_size: int) -> agent_pb2.Head:
+        """Return the head for an agent that was sent `old_size` before."""
+        return agent_pb2.Head(checkpoint=self.note, old_size=old_size, consistency=self.consistency.get(old_size, ()))
+
+
+class Witnessing:
+    """Shows the log's heads to the connected agents, and keeps their cosignatures."""
+
+    def __init__(self, *, database: Database, log: AuditLog, directory: Directory, hub: Hub) -> None:
+        self._database = database
+        self._log = log
+        self._directory = directory
+        self._hub = hub
+        self._received: dict[str, agent_pb2.Cosignature] = {}
+        self.turn = asyncio.Lock()
+
+    def prove(self, uow: UnitOfWork, seq: int | None) -> Heads:
+        """Return the newest head with its proofs, and with the inclusion of entry `seq` where one is given."""
+        checkpoint = self._log.head(uow)
+        size = checkpoint.size
+        sent = {connection.sent_size for connection in self._hub.all()}
+        return Heads(
+            size=size,
+            note=checkpoint.note,
+            consistency={old: tuple(uow.consistency(old, size)) for old in sent if 0 < old < size},
+            seq=seq or 0,
+            inclusion=() if seq is None else tuple(uow.inclusion(seq, size)),
+            leaf=b"" if seq is None else uow.leaf(seq),
+        )
+
+    async def latest(self, seq: int | None) -> Heads:
+        """As `prove`, in a transaction of its own. To be called while holding `turn`."""
+        return await self._database.read(lambda uow: self.prove(uow, seq))
+
+    def announce(
+        self, cohort: tuple[str, ...], parameters: bytes, request: envelope_pb2.Envelope, heads: Heads
+    ) -> None:
+        """Send a request to its cohort with the proof that it is in the log. To be called while holding `turn`."""
+        inclusion = analyst_pb2.LogProof(seq=heads.seq, leaf=heads.leaf, hashes=heads.inclusion)
+        for member in cohort:
+            if connection := self._hub.get(member):
+                announce = agent_pb2.Announce(
+                    parameters=parameters,
+                    request=request,
+                    head=heads.head(connection.sent_size),
+                    inclusion=inclusion,
+                )
+                connection.send(agent_pb2.ToAgent(announce=announce))
+                connection.sent_size = max(connection.sent_size, heads.size)
+
+    def cosigned(self, institution: str, cosignature: agent_pb2.Cosignature) -> None:
+        """Take a cosignature; a later one of the same institution covers every earlier one."""
+        self._received[institution] = cosignature
+
+    async def catch_up(self) -> None:
+        """Show the newest head to every agent that has not seen it, and store what has been cosigned meanwhile."""
+        async with self.turn:
+            heads = await self.latest(None)
+            for connection in self._hub.all():
+                if connection.welcomed and connection.sent_size < heads.size:
+                    connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
+                    connection.sent_size = heads.size
+        received, self._received = self._received, {}
+        if received:
+            await self._database.write(lambda uow: self._keep(uow, received))
+
+    def _keep(self, uow: UnitOfWork, received: Mapping[str, agent_pb2.Cosignature]) -> None:
+        for member, cosignature in received.items():
+            known = self._directory.members.get(member)
+            try:
+                if known is not None:
+                    self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
+            except LogError as error:
+                logger.warning("cosignature not kept", institution=member, reason=error.message)
