@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -190,7 +190,7 @@ class Session:
         submitted = False
         try:
             with translated(self.profile.address):
-                for progress in self._stub.Submit(request, timeout=channels.ROUND_DEADLINE_S):
+                for progress in _joined(self._stub.Submit(request, timeout=channels.ROUND_DEADLINE_S)):
                     submitted = True
                     yield progress
         except ServiceError:
@@ -203,10 +203,10 @@ class Session:
         for attempt in range(1, RESUME_ATTEMPTS + 1):
             try:
                 with translated(self.profile.address):
-                    last: analyst_pb2.Progress = self._stub.Result(
-                        analyst_pb2.ResultRequest(request_id=request_id), timeout=channels.ROUND_DEADLINE_S
-                    )
-                    return last
+                    request = analyst_pb2.ResultRequest(request_id=request_id)
+                    for last in _joined(self._stub.Result(request, timeout=channels.ROUND_DEADLINE_S)):
+                        return last
+                    raise ServiceError("the coordinator tells nothing of the request", hint="tell your operator")
             except ServiceError:
                 if attempt == RESUME_ATTEMPTS:
                     raise
@@ -279,6 +279,19 @@ class Session:
             )
         listing = self._listing(query.dataset, overview)
         return make_plan(query, listing.dataset), listing
+
+
+def _joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Progress]:
+    """Yield the reports of a stream, the release whole: a large one comes in pieces before its report."""
+    pieces: list[bytes] = []
+    for progress in messages:
+        if progress.release:
+            pieces.append(progress.release)
+        if progress.step == "release":
+            continue
+        if len(pieces) > 1:
+            progress.release = b"".join(pieces)
+        yield progress
 
 
 def _rho_nano(epsilon: float | None, rho: float | None, delta: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 
@@ -13,6 +13,9 @@ from analytics_server.coordinator.requests import RequestDesk
 from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
 from trust.rpc.server import peer as peer_of
 from trust.rpc.server import serves
+
+PIECE = 1 << 20
+"""Most bytes of a release in one message."""
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -50,11 +53,29 @@ class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
     ) -> AsyncIterator[analyst_pb2.Progress]:
         """Run a signed request; the stream reports its steps and ends with the release or the failure."""
         async for progress in self._desk.submit(request.request, peer_of(context)):
-            yield progress
+            for message in _in_pieces(progress):
+                yield message
 
     @serves("analyst")
     async def Result(  # noqa: N802 - named by the service definition
         self, request: analyst_pb2.ResultRequest, context: Context
-    ) -> analyst_pb2.Progress:
-        """Return the end of one of the analyst's own requests, waiting for it where it is still running."""
-        return await self._desk.result(request.request_id, peer_of(context))
+    ) -> AsyncIterator[analyst_pb2.Progress]:
+        """Tell the end of one of the analyst's own requests, waiting for it where it is still running."""
+        for message in _in_pieces(await self._desk.result(request.request_id, peer_of(context))):
+            yield message
+
+
+def _in_pieces(progress: analyst_pb2.Progress) -> Iterator[analyst_pb2.Progress]:
+    """Yield a report in messages that the wire takes: a release of a million cells is larger than one may be."""
+    release = progress.release
+    if len(release) <= PIECE:
+        yield progress
+        return
+    last = (len(release) - 1) // PIECE * PIECE
+    for start in range(0, last, PIECE):
+        piece = release[start : start + PIECE]
+        yield analyst_pb2.Progress(request_id=progress.request_id, step="release", release=piece)
+    end = analyst_pb2.Progress()
+    end.CopyFrom(progress)
+    end.release = release[last:]
+    yield end

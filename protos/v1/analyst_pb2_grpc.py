@@ -44,7 +44,7 @@ class AnalystStub:
                 request_serializer=protos_dot_v1_dot_analyst__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_analyst__pb2.Progress.FromString,
                 _registered_method=True)
-        self.Result = channel.unary_unary(
+        self.Result = channel.unary_stream(
                 '/cohortium.v1.Analyst/Result',
                 request_serializer=protos_dot_v1_dot_analyst__pb2.ResultRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_analyst__pb2.Progress.FromString,
@@ -67,7 +67,7 @@ class AnalystServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Result(self, request, context):
-        """the last state of a request, after a disconnect or restart
+        """the end of a request, after a disconnect or restart
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,7 +86,7 @@ def add_AnalystServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_v1_dot_analyst__pb2.SubmitRequest.FromString,
                     response_serializer=protos_dot_v1_dot_analyst__pb2.Progress.SerializeToString,
             ),
-            'Result': grpc.unary_unary_rpc_method_handler(
+            'Result': grpc.unary_stream_rpc_method_handler(
                     servicer.Result,
                     request_deserializer=protos_dot_v1_dot_analyst__pb2.ResultRequest.FromString,
                     response_serializer=protos_dot_v1_dot_analyst__pb2.Progress.SerializeToString,
@@ -167,7 +167,7 @@ class Analyst:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/cohortium.v1.Analyst/Result',

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos.v1 import query_pb2
 from queries.errors import ClockError, IdentityError, QueryError, SignatureError
+from queries.limits import MAX_QUERY_BYTES
 from trust.identity import envelope as dsse
 from trust.identity.membership import MINIMUM_COHORT, MembershipDocument
 from trust.transcript import digest
@@ -23,7 +24,6 @@ LIFETIME = 600
 MAX_LIFETIME = 86_400
 SKEW = 300
 """Seconds by which two clocks may disagree."""
-MAX_QUERY_BYTES = 1 << 16
 _MAX_PURPOSE = 200
 _NONCE_BYTES = 16
 
