@@ -125,33 +125,32 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         peer = peer_of(context)
         message = await context.read()
         while message is not EOF:
-            if len(message.data) <= SMALL_CHUNK:
-                await self._take(peer.id, message)
+            data = message.data  # a copy: once only
+            if len(data) <= SMALL_CHUNK:
+                await self._take(peer.id, message, data)
                 message = await context.read()
             else:  # the next chunk comes in while this one is worked on; a third waits at the sender
                 following = asyncio.ensure_future(context.read())
                 try:
-                    await self._take(peer.id, message)
+                    await self._take(peer.id, message, data)
                     message = await following
                 finally:
                     following.cancel()
         return agent_pb2.UploadReceipt()
 
-    async def _take(self, member: str, message: agent_pb2.UploadChunk) -> None:
+    async def _take(self, member: str, message: agent_pb2.UploadChunk, data: bytes) -> None:
         connection = self._hub.get(member)
         round_ = connection.rounds.get(message.round_id) if connection is not None else None
-        if isinstance(round_, Round):
-            await self._feed(round_, member, message)
-
-    async def _feed(self, round_: Round, member: str, message: agent_pb2.UploadChunk) -> None:
+        if not isinstance(round_, Round):
+            return
         try:
             sink = round_.upload_of(member)
             if sink is None:
                 return
-            if len(message.data) <= SMALL_CHUNK:
-                sink.feed(message.data)
+            if len(data) <= SMALL_CHUNK:
+                sink.feed(data)
             else:
-                await asyncio.to_thread(sink.feed, message.data)
+                await asyncio.to_thread(sink.feed, data)
             if message.manifest:
                 await round_.take_manifest(member, sink, message.manifest)
         except LateMessage:
