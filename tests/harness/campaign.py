@@ -98,7 +98,9 @@ class Campaign:
                 listing = None
             if listing is not None and listing.serving == tuple(sorted(EVERYONE)):
                 return
-            assert time.monotonic() < deadline, f"only {listing and listing.serving} serve"
+            if time.monotonic() > deadline:
+                said = {name: process.last_words() for name, process in self.box._processes.items()}
+                raise AssertionError(f"only {listing and listing.serving} serve; last words: {said}")
             time.sleep(0.05)
 
     # --- asking --------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def passed_by_a_request(running: Campaign, name: str) -> list[str]:
     return found
 
 
+@contextmanager
+def killed_at(point: str) -> Iterator[None]:
+    """Say in a failure where the process was killed."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"killed at {point}")
+        raise
+
+
 def check_everything(running: Campaign) -> None:
     running.ask_everyone()
     running.wait_until_settled()
@@ -50,10 +62,11 @@ def test_an_agent_killed_anywhere_costs_at_most_its_own_part(tmp_path: Path) -> 
         points = passed_by_a_request(running, VICTIM)
         assert {"after commit reserve#1", "before send chunk#1", "after commit reveal#1"} <= set(points)
         for point in points:
-            answer = running.ask_and_kill(VICTIM, point)
-            assert isinstance(answer, Result), (point, answer)
-            assert set(EVERYONE) - {VICTIM} <= set(answer.survivors), (point, answer.survivors)
-            check_everything(running)
+            with killed_at(point):
+                answer = running.ask_and_kill(VICTIM, point)
+                assert isinstance(answer, Result), repr(answer)
+                assert set(EVERYONE) - {VICTIM} <= set(answer.survivors)
+                check_everything(running)
 
 
 def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
@@ -61,10 +74,11 @@ def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tm
         points = passed_by_a_request(running, "coordinator")
         assert {"within RequestDesk._release.work#1", "before unmask#1", "after receive manifest#4"} <= set(points)
         for point in points:
-            earlier = running.ask_everyone()
-            kept = running.release_of(earlier)
-            answer = running.ask_and_kill("coordinator", point)
-            assert isinstance(answer, Result | QuorumError | ServiceError), (point, answer)
-            assert isinstance(answer, Result) or answer.hint, (point, answer)
-            running.check_kept(earlier, kept)
-            check_everything(running)
+            with killed_at(point):
+                earlier = running.ask_everyone()
+                kept = running.release_of(earlier)
+                answer = running.ask_and_kill("coordinator", point)
+                assert isinstance(answer, Result | QuorumError | ServiceError), repr(answer)
+                assert isinstance(answer, Result) or answer.hint, repr(answer)
+                running.check_kept(earlier, kept)
+                check_everything(running)
