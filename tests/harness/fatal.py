@@ -105,7 +105,7 @@ def agent() -> None:
 def coordinator() -> None:
     """`cohortium-server`, passing a point in and around every transaction and at every message, both ways."""
     from analytics_server.cli import main
-    from analytics_server.coordinator import hub, requests, rounds
+    from analytics_server.coordinator import hub, live, rounds
     from analytics_server.coordinator.database import Database
     from trust.secagg import CoordinatorRound, UploadSink
 
@@ -131,7 +131,7 @@ def coordinator() -> None:
     course.around(UploadSink, "feed", "receive chunk")
     course.around(UploadSink, "finish", "receive manifest")
     course.around(CoordinatorRound, "result", "unmask")
-    course.around(requests._Live, "report", lambda _live, progress, **_options: (f"report {progress.step}", ""))
+    course.around(live.Live, "_add", lambda _live, progress: (f"report {progress.step}", ""))
     main()
 
 

@@ -6,6 +6,7 @@ from harness.identity import CONSORTIUM, hospitals, payload
 
 from protos.v1 import query_pb2
 from queries.errors import ClockError, IdentityError, QueryError, SignatureError
+from queries.limits import MAX_QUERY_BYTES
 from trust.identity import envelope, keys, membership
 from trust.identity.membership import MembershipDocument, Person
 from trust.identity.requests import PAYLOAD_TYPE, build_request, verify_request
@@ -97,7 +98,7 @@ def test_someone_who_is_no_analyst_is_refused(members: MembershipDocument) -> No
         ({"schema_hash": b"short"}, "schema hash"),
         ({"nonce": b""}, "nonce"),
         ({"query": b""}, "encoded query"),
-        ({"query": bytes(65537)}, "encoded query"),
+        ({"query": bytes(MAX_QUERY_BYTES + 1)}, "encoded query"),
         ({"rho_nano": 0}, "privacy cost"),
         ({"minimum_cohort": 2}, "minimum cohort"),
         ({"expires_at": NOW}, "lives between"),
