@@ -20,7 +20,7 @@ from trust.rpc.errors import from_code
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.refusals import LateMessage
-from trust.secagg.spool import SMALL_BYTES, Spool
+from trust.secagg.spool import SMALL_BYTES, spool_in
 from trust.transcript import frame
 
 
@@ -84,8 +84,7 @@ class Round:
         spool: Path | None = None,
     ) -> None:
         """`spool` is the folder in which large uploads wait until they are complete."""
-        self._spool = Spool(spool)
-        self._core = CoordinatorRound(parameters, members=members, spool=self._spool)
+        self._core = CoordinatorRound(parameters, members=members, spool=spool_in(spool))
         self.encoded_parameters = parameters
         self.parameters = parse_parameters(parameters)
         self._members = members
@@ -247,7 +246,6 @@ class Round:
                     connection.rounds.pop(self.id, None)
             for sink in self._uploading.values():
                 sink.drop()
-            self._spool.close()
 
     async def _steps(self, on_decided: Callable[[], Awaitable[None]]) -> Ring:
         self._on_step("announced", self.invited)

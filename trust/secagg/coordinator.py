@@ -30,7 +30,7 @@ from trust.secagg.messages import (
 )
 from trust.secagg.parameters import Member, check_members, organisations, parse_parameters
 from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage, OutOfStep
-from trust.secagg.spool import Spool
+from trust.secagg.spool import Spool, spool_in
 from trust.secagg.steps import COORDINATOR_STEPS, CoordinatorState
 from trust.secagg.tree import LeafTree
 from trust.secagg.unmask import open_secrets, remove_masks
@@ -66,7 +66,7 @@ class CoordinatorRound:
         self._sinks: dict[str, UploadSink] = {}
         self._manifests: dict[str, Manifest] = {}
         self._sum: Ring = np.zeros(self.parameters.length, dtype=self.parameters.dtype)
-        self._spool = spool or Spool()
+        self._spool = spool or spool_in(None)
         self._lost: RoundError | None = None
         self._survivors_hash = b""
         self._confirms: dict[str, Confirm] = {}
@@ -182,7 +182,6 @@ class CoordinatorRound:
         with self._close("close uploads"):
             for sink in self._sinks.values():
                 sink.drop()
-            self._spool.close()
             if self._lost is not None:
                 raise self._lost
             if self.accused:
