@@ -42,6 +42,10 @@ from trust.secagg.masks import Ring
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
 SHOWN_DROPOUTS = 5
+INTERRUPTED = QuorumError(
+    "the coordinator stopped in the middle of this round, and nothing was released",
+    hint="institutions that had sent their masked sums keep the charge, the others do not; ask again",
+)
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -157,6 +161,7 @@ class RequestDesk:
         """Run one request to its end; whatever happens, the end is in the log and in the store."""
         request_id = checked.verified.request_id
         round_: Round | None = None
+        heads: Heads | None = None
         try:
             known = await self._database.read(lambda uow: uow.request(request_id))
             if known is not None and (stored := _stored(known)) is not None:
@@ -164,7 +169,6 @@ class RequestDesk:
                 return
             request = envelope_pb2.Envelope.FromString(checked.envelope)
             excluded: set[str] = set()
-            heads: Heads | None = None
             for attempt in range(1, MAX_ATTEMPTS + 1):
                 async with self._witnessing.turn:
                     heads = await (self._enter(checked, live) if heads is None else self._witnessing.latest(heads.seq))
@@ -190,7 +194,10 @@ class RequestDesk:
         except RoundFailed as failure:
             await self._fail(live, round_, failure.error, charged=failure.charged)
         except CohortiumError as error:
-            await self._fail(live, round_, error, charged=round_ is not None and round_.charged)
+            if heads is None:  # it is not in the log, and nobody was asked
+                live.end(_failure(request_id, error))
+            else:
+                await self._fail(live, round_, error, charged=round_ is not None and round_.charged)
         except Exception as error:  # a bug: the analyst must not wait for ever, nor read what may quote anything
             logger.error("request failed", request=request_id.hex()[:12], error=type(error).__name__)
             failed = ServiceError("the coordinator failed on this request", hint="tell your operator")
@@ -307,10 +314,10 @@ class RequestDesk:
         live.end(await self._database.write(work))
 
     async def _fail(self, live: Live, round_: Round | None, error: CohortiumError, *, charged: bool) -> None:
-        message = error.message + (
-            _dropped_out(round_) if isinstance(error, QuorumError) and round_ is not None else ""
-        )
-        failure = analyst_pb2.Failure(code=error.code, message=message, hint=error.hint, charged=charged)
+        progress = _failure(live.request_id, error, charged=charged)
+        failure = progress.failure
+        if isinstance(error, QuorumError) and round_ is not None:
+            failure.message += _dropped_out(round_)
         entries: list[log_pb2.LogEntry] = []
         if round_ is not None:
             entries.append(self._ended(round_, f"failed: {error.code}"))
@@ -319,7 +326,6 @@ class RequestDesk:
                 if not decision.allowed:
                     failure.refusals.add(institution=member, rule=decision.rule, message=decision.message)
         entries.append(records.failed(live.request_id, error.code, charged=charged))
-        progress = analyst_pb2.Progress(request_id=live.request_id, step="failed", failure=failure)
 
         def work(uow: UnitOfWork) -> None:
             self._log.append_in(uow, entries)
@@ -359,13 +365,7 @@ class RequestDesk:
         def work(uow: UnitOfWork) -> int:
             interrupted = uow.running_requests()
             for row in interrupted:
-                failure = analyst_pb2.Failure(
-                    code=QuorumError.code,
-                    message="the coordinator stopped in the middle of this round, and nothing was released",
-                    hint="institutions that had sent their masked sums keep the charge, the others do not; ask again",
-                    charged=True,
-                )
-                progress = analyst_pb2.Progress(request_id=row.request_id, step="failed", failure=failure)
+                progress = _failure(row.request_id, INTERRUPTED, charged=True)
                 self._log.append_in(uow, [records.failed(row.request_id, "interrupted", charged=True)])
                 uow.finish_request(row.request_id, "failed", release=None, failure=progress.SerializeToString())
             return len(interrupted)
@@ -377,6 +377,11 @@ class RequestDesk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _failure(request_id: bytes, error: CohortiumError, *, charged: bool = False) -> analyst_pb2.Progress:
+    failure = analyst_pb2.Failure(code=error.code, message=error.message, hint=error.hint, charged=charged)
+    return analyst_pb2.Progress(request_id=request_id, step="failed", failure=failure)
 
 
 def _stored(row: RequestRow) -> analyst_pb2.Progress | None:
