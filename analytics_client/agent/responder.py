@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -40,13 +39,15 @@ from queries.resolve import columns_used, operations_used
 from queries.schema import Dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
+from trust.lanes import lanes_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
+from trust.secagg.masks import Ring
+from trust.secagg.packing import Lanes, pack
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
 from trust.transcript import derive, frame
 
-RING_BITS = 64
 logger = structlog.get_logger("cohortium.agent")
 
 
@@ -65,7 +66,7 @@ class ActiveRound:
 
     core: AgentRound
     request_id: bytes
-    vector: Future[npt.NDArray[np.uint64]] = field(repr=False)
+    vector: Future[Ring] = field(repr=False)
     sent: bool = False
 
     @property
@@ -192,7 +193,7 @@ class Responder:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
         self._check_logged(announce, verified)
         served, plan = self._plan(verified)
-        noise = self._check_shape(parameters, verified, plan)
+        noise, lanes = self._check_shape(parameters, verified, plan)
         core = AgentRound(
             announce.parameters,
             me=self._me,
@@ -217,7 +218,7 @@ class Responder:
         )
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
-        vector = self._work.submit(self._vector, served, plan, noise, verified.request_id)
+        vector = self._work.submit(self._vector, served, plan, noise, lanes, verified.request_id)
         return ActiveRound(core, verified.request_id, vector), core.join()
 
     def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
@@ -253,15 +254,19 @@ class Responder:
             raise QueryError("the request names one dataset and its query another")
         return served, make_plan(query, served.dataset)
 
-    def _check_shape(self, parameters: RoundParameters, verified: VerifiedRequest, plan: Plan) -> NoiseShape:
-        if parameters.length != plan.length or parameters.ring_bits != RING_BITS:
-            raise QueryError("the announced vector is not the one this query stands for")
-        return plan.noise(
+    def _check_shape(
+        self, parameters: RoundParameters, verified: VerifiedRequest, plan: Plan
+    ) -> tuple[NoiseShape, Lanes]:
+        noise = plan.noise(
             verified.rho_nano,
             threshold=parameters.threshold,
             colluders=parameters.colluders,
             invited=len(parameters.invited),
         )
+        lanes = lanes_of(plan, noise, len(parameters.invited))
+        if (parameters.length, parameters.ring_bits) != (lanes.elements(plan.length), lanes.ring_bits):
+            raise QueryError("the announced vector is not the one this query stands for")
+        return noise, lanes
 
     def _allow(self, verified: VerifiedRequest, plan: Plan, parameters: RoundParameters, dataset: Dataset) -> str:
         decision = decide(
@@ -284,11 +289,12 @@ class Responder:
             raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
         return decision.rule
 
-    def _vector(self, served: Served, plan: Plan, noise: NoiseShape, request_id: bytes) -> npt.NDArray[np.uint64]:
-        """Exact integer sums on the refined lattice, plus this agent's noise share, in the ring 2^64."""
+    def _vector(self, served: Served, plan: Plan, noise: NoiseShape, lanes: Lanes, request_id: bytes) -> Ring:
+        """Exact integer sums on the refined lattice, plus this agent's noise share, in lanes of ring elements."""
         sums = served.source.aggregate(plan, derive(self._salt, "row-selection", request_id))
-        noisy = (sums << noise.refine_bits) + share(plan.length, noise.share_variance)
-        return noisy.view(np.uint64)
+        if np.abs(sums).max() > plan.largest_sum:  # the lanes rest on it
+            raise DataError("a sum here is larger than the schema allows for", hint="compare max_persons with the data")
+        return pack((sums << noise.refine_bits) + share(plan.length, noise.share_variance), lanes)
 
     # --- the round -----------------------------------------------------------------------------------------------
 

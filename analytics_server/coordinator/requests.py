@@ -14,7 +14,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from analytics_server.audit.log import AuditLog
@@ -36,8 +35,10 @@ from queries.policy import RequestFacts, decide
 from queries.resolve import columns_used, operations_used, shape
 from trust.identity.names import Peer
 from trust.identity.requests import VerifiedRequest, verify_request
+from trust.lanes import lanes_of
 from trust.secagg import default_threshold, make_parameters
 from trust.secagg.masks import Ring
+from trust.secagg.packing import unpack
 
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
@@ -241,17 +242,18 @@ class RequestDesk:
                 hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
             )
         threshold = default_threshold(len(invited))
-        shape_ = checked.plan.noise(
-            verified.rho_nano, threshold=threshold, colluders=membership.colluders, invited=len(invited)
-        )
-        del shape_  # computed to refuse now, before anyone is asked, what every agent would refuse
+        plan = checked.plan
+        # Also refuses now, before anyone is asked, what every agent would refuse.
+        noise = plan.noise(verified.rho_nano, threshold=threshold, colluders=membership.colluders, invited=len(invited))
+        lanes = lanes_of(plan, noise, len(invited))
         parameters = make_parameters(
             membership_hash=membership.hash,
             request_id=verified.request_id,
             invited=invited,
             minimum_cohort=need,
             colluders=membership.colluders,
-            length=checked.plan.length,
+            length=lanes.elements(plan.length),
+            ring_bits=lanes.ring_bits,
             threshold=threshold,
         )
         return Round(
@@ -283,9 +285,10 @@ class RequestDesk:
             colluders=parameters.colluders,
             invited=len(parameters.invited),
         )
+        lanes = lanes_of(checked.plan, noise, len(parameters.invited))
         release = query_pb2.Release(
             request_id=checked.verified.request_id,
-            sums=sums.view(np.int64).tolist(),
+            sums=unpack(sums, lanes, checked.plan.length).tolist(),
             refine_bits=noise.refine_bits,
             invited=len(parameters.invited),
             threshold=parameters.threshold,

@@ -1,16 +1,16 @@
 """Several small counters in one ring element, where that makes a vector shorter on the wire.
 
 A lane is a range of bits. An element of k lanes of b bits holds v_0 + v_1 2^b + ... + v_(k-1) 2^(b(k-1)), modulo the
-ring. Masking and adding are homomorphic, so the sum of packed vectors is the packed vector of the sums s_j, whatever the
-addends were; and if every sum lies in [-2^(b-1), 2^(b-1)), the s_j are its unique digits in that range and `unpack`
+ring. Masking and adding are homomorphic, so the sum of packed vectors is the packed vector of the sums s_j, whatever
+the addends were; and if every sum lies in [-2^(b-1), 2^(b-1)), the s_j are its unique digits in that range and `unpack`
 returns them exactly. One sum outside shifts its neighbour by one: lanes are therefore as wide as what can occur.
 
 **What can occur.** An institution's exact entries are at most `largest` in absolute value, which it checks before it
 packs; so those of all `addends` are at most `addends * largest`. The noise on top is a sum of independent discrete
-Gaussians, each subgaussian with its variance parameter (Canonne, Kamath and Steinke 2020, Lemma 8), so the sum with the
-total V, and P(|noise| > x) <= 2 exp(-x^2 / 2V). `largest_noise` is an x for which all entries of a vector together are
-within it but with probability 2^-128. Lanes hold both, so that is also the probability that any lane of a round leaks.
-An institution that lies about its entries can spoil neighbouring counters as well as its own.
+Gaussians. Each is subgaussian with its variance parameter (Canonne, Kamath and Steinke, NeurIPS 2020), so the sum is
+with their total V, and P(|noise| > x) <= 2 exp(-x^2 / 2V). `largest_noise` is an x that all entries of a vector
+together stay within but for a probability of 2^-128. Lanes hold both, so that is also the probability that any lane of
+a round leaks. An institution that lies about its entries can spoil neighbouring counters as well as its own.
 
 Must not know: queries, rounds, masks. Both sides compute the same lanes from public values; nothing is negotiated.
 """
