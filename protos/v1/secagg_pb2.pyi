@@ -28,6 +28,20 @@ class RoundParameters(_message.Message):
     nonce: bytes
     def __init__(self, membership_hash: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., invited: _Optional[_Iterable[str]] = ..., threshold: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., length: _Optional[int] = ..., ring_bits: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
+class Register(_message.Message):
+    __slots__ = ("member", "signature")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    member: str
+    signature: bytes
+    def __init__(self, member: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Cohort(_message.Message):
+    __slots__ = ("present",)
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    present: bytes
+    def __init__(self, present: _Optional[bytes] = ...) -> None: ...
+
 class Join(_message.Message):
     __slots__ = ("public_part", "signature", "shares")
     PUBLIC_PART_FIELD_NUMBER: _ClassVar[int]
@@ -39,16 +53,18 @@ class Join(_message.Message):
     def __init__(self, public_part: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., shares: _Optional[_Iterable[_Union[SealedShare, _Mapping]]] = ...) -> None: ...
 
 class JoinPublic(_message.Message):
-    __slots__ = ("member", "round_key", "seed_commitment", "share_root")
+    __slots__ = ("member", "round_key", "seed_commitment", "share_root", "graph_seed")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     ROUND_KEY_FIELD_NUMBER: _ClassVar[int]
     SEED_COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     SHARE_ROOT_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_SEED_FIELD_NUMBER: _ClassVar[int]
     member: str
     round_key: bytes
     seed_commitment: bytes
     share_root: bytes
-    def __init__(self, member: _Optional[str] = ..., round_key: _Optional[bytes] = ..., seed_commitment: _Optional[bytes] = ..., share_root: _Optional[bytes] = ...) -> None: ...
+    graph_seed: bytes
+    def __init__(self, member: _Optional[str] = ..., round_key: _Optional[bytes] = ..., seed_commitment: _Optional[bytes] = ..., share_root: _Optional[bytes] = ..., graph_seed: _Optional[bytes] = ...) -> None: ...
 
 class SealedShare(_message.Message):
     __slots__ = ("sealed", "key_hash", "seed_hash")
@@ -61,10 +77,14 @@ class SealedShare(_message.Message):
     def __init__(self, sealed: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., seed_hash: _Optional[bytes] = ...) -> None: ...
 
 class Roster(_message.Message):
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "present", "graph_seeds")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_SEEDS_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[RosterEntry]
-    def __init__(self, entries: _Optional[_Iterable[_Union[RosterEntry, _Mapping]]] = ...) -> None: ...
+    present: bytes
+    graph_seeds: bytes
+    def __init__(self, entries: _Optional[_Iterable[_Union[RosterEntry, _Mapping]]] = ..., present: _Optional[bytes] = ..., graph_seeds: _Optional[bytes] = ...) -> None: ...
 
 class RosterEntry(_message.Message):
     __slots__ = ("public_part", "signature", "share", "proof")
@@ -99,10 +119,14 @@ class Manifest(_message.Message):
     def __init__(self, member: _Optional[str] = ..., vector_hash: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Survivors(_message.Message):
-    __slots__ = ("manifests",)
+    __slots__ = ("manifests", "present", "vector_hashes")
     MANIFESTS_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_HASHES_FIELD_NUMBER: _ClassVar[int]
     manifests: _containers.RepeatedCompositeFieldContainer[Manifest]
-    def __init__(self, manifests: _Optional[_Iterable[_Union[Manifest, _Mapping]]] = ...) -> None: ...
+    present: bytes
+    vector_hashes: bytes
+    def __init__(self, manifests: _Optional[_Iterable[_Union[Manifest, _Mapping]]] = ..., present: _Optional[bytes] = ..., vector_hashes: _Optional[bytes] = ...) -> None: ...
 
 class Confirm(_message.Message):
     __slots__ = ("member", "signature")

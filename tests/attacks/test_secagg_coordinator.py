@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -71,7 +71,11 @@ def announce(consortium: Consortium, **changes: object) -> bytes:
         ({"invited": ("b", "a", "c", "d")}, "not sorted"),
         ({"invited": ("b", "c", "d", "zoe")}, "zoe, which the membership"),  # an institution that nobody admitted
         ({"invited": ("", "a", "b", "c")}, "an id that is empty"),
-        ({"invited": tuple(f"h{i:03}" for i in range(501)), "threshold": 400}, "at most 500"),
+        ({"invited": tuple(f"h{i:04}" for i in range(2001)), "threshold": 1334}, "at most 2000"),
+        (
+            {"invited": tuple(f"h{i:03}" for i in range(501)), "threshold": 500, "colluders": 450},
+            "no number of neighbours is safe",
+        ),
         ({"length": 0}, "0 entries"),
         ({"length": 1 << 40}, "entries"),
         ({"ring_bits": 16}, "16 bits"),
@@ -108,7 +112,8 @@ def test_a_roster_and_a_survivor_list_count_organisations_too() -> None:
         rehearsal.join("abcde")
         if step == "roster":
             agent = consortium.agent("a", rehearsal.encoded)
-            agent._join, agent.state = rehearsal.agents["a"]._join, AgentState.JOINED
+            agent.join()
+            agent._join, agent._dealt = rehearsal.agents["a"]._join, rehearsal.agents["a"]._dealt
             message = cut(pb.Roster, rehearsal.rosters["a"], "entries", keep=(0, 1, 2, 3))
             refuses(agent, lambda agent=agent, m=message: agent.on_roster(m), BadRoster, "3 organisations")
         else:
@@ -250,13 +255,19 @@ def test_split_views_of_the_roster_never_cancel_and_never_confirm(consortium: Co
             sink.finish(manifests[name])
     shown = pb.Survivors(manifests=[pb.Manifest.FromString(manifests[name]) for name in "abc"])
     message = shown.SerializeToString(deterministic=True)
-    refuses(agents["a"], lambda: agents["a"].on_survivors(message), BadSignature, "in the name of institution b")
-    refuses(agents["b"], lambda: agents["b"].on_survivors(message), BadSignature, "in the name of institution a")
+    confirms = confirmations(agents, dict.fromkeys("abc", message))
+    refuses(agents["a"], lambda: agents["a"].on_confirmations(confirms), BadSignature, "CONFIRM in the name of")
+    refuses(agents["b"], lambda: agents["b"].on_confirmations(confirms), BadSignature, "CONFIRM in the name of")
     survivors = rehearsal.coordinator.close_uploads()
-    for name in "cd":
-        rehearsal.coordinator.on_confirm(name, agents[name].on_survivors(survivors))
+    rehearsal.coordinator.on_confirm("d", agents["d"].on_survivors(survivors))
     with pytest.raises(QuorumError):
         rehearsal.coordinator.close_confirms()
+
+
+def confirmations(agents: Mapping[str, AgentRound], shown: Mapping[str, bytes]) -> bytes:
+    """CONFIRMATIONS made of what these agents answer to these survivor lists."""
+    confirms = [messages.Confirm.parse(agents[name].on_survivors(message), name) for name, message in shown.items()]
+    return messages.encode_confirmations(confirms)
 
 
 def test_a_replayed_round_meets_fresh_secrets(rehearsal: Rehearsal) -> None:
@@ -308,10 +319,35 @@ def test_a_survivor_that_never_uploaded_cannot_be_claimed(rehearsal: Rehearsal) 
     forged.manifests.add(member="d", vector_hash=bytes(32), signature=bytes(64))
     message = forged.SerializeToString(deterministic=True)
     agents = rehearsal.agents
-    refuses(
-        agents["a"], lambda: agents["a"].on_survivors(message), BadSignature, "manifest in the name of institution d"
-    )
+    confirms = confirmations(agents, dict.fromkeys("abc", message))
+    for name in "abc":  # those three vouch for themselves; nobody vouches for d
+        agent = agents[name]
+        refuses(
+            agent,
+            lambda agent=agent: agent.on_confirmations(confirms),
+            BadSignature,
+            "manifest in the name of institution d",
+        )
     refuses(agents["d"], lambda: agents["d"].on_survivors(message), BadSurvivors, "altered the upload of institution d")
+
+
+def test_a_survivors_upload_cannot_be_misrepresented_to_anyone(rehearsal: Rehearsal) -> None:
+    """A list with another hash for c: c does not confirm it, and what it signed does not prove it to the others."""
+    rehearsal.join(EVERYONE)
+    rehearsal.upload(EVERYONE)
+    altered = pb.Survivors.FromString(rehearsal.survivors)
+    altered.manifests[2].vector_hash = bytes(32)
+    message, agents = altered.SerializeToString(deterministic=True), rehearsal.agents
+    confirms = confirmations(agents, dict.fromkeys("abd", message))
+    for name in "abd":
+        agent = agents[name]
+        refuses(
+            agent,
+            lambda agent=agent: agent.on_confirmations(confirms),
+            BadSignature,
+            "manifest in the name of institution c",
+        )
+    refuses(agents["c"], lambda: agents["c"].on_survivors(message), BadSurvivors, "altered the upload of institution c")
 
 
 def test_an_upload_replayed_into_another_round_is_refused(consortium: Consortium, uploaded: Rehearsal) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,8 +33,8 @@ def coordinator_after(rehearsal: Rehearsal) -> Any:
     """A copy of the coordinator that a refused message may change, without its neighbours noticing."""
     twin = copy.copy(rehearsal.coordinator)
     for name, value in vars(twin).items():
-        if isinstance(value, dict):
-            setattr(twin, name, dict(value))
+        if isinstance(value, dict | set):
+            setattr(twin, name, copy.copy(value))
     return twin
 
 
@@ -73,11 +73,14 @@ def stages() -> dict[str, Stage]:
     done = Rehearsal(CONSORTIUM)
     done.join(EVERYONE)
     done.upload(EVERYONE)
-    found["survivors"] = stage_survivors(done)
+    ready = agent(done, "a")
     before_confirm = coordinator_after(done)
     confirm = agent(done, "b").on_survivors(done.survivors)
     found["confirm"] = Stage(pb.Confirm, confirm, "b", lambda m: copy_of(before_confirm).on_confirm("b", m))
     done.confirm(EVERYONE)
+    found["survivors"] = Stage(
+        pb.Survivors, done.survivors, "coordinator", lambda m: shown_survivors(ready, m, done.confirmations)
+    )
     confirmed = agent(done, "a")
     found["confirmations"] = Stage(
         pb.Confirmations,
@@ -91,9 +94,14 @@ def stages() -> dict[str, Stage]:
 
 
 def agent(rehearsal: Rehearsal, name: str) -> Any:
-    twin = copy.copy(rehearsal.agents[name])
-    twin._held, twin._shared = dict(twin._held), dict(twin._shared)
+    twin = agent_copy(rehearsal.agents[name])
     twin._pair_keys = PairKeys(CONSORTIUM.epoch_keys[name])
+    return twin
+
+
+def agent_copy(original: Any) -> Any:
+    twin = copy.copy(original)
+    twin._held, twin._shared = dict(twin._held), dict(twin._shared)
     return twin
 
 
@@ -103,9 +111,11 @@ def copy_of(coordinator: Any) -> Any:
     return twin
 
 
-def stage_survivors(rehearsal: Rehearsal) -> Stage:
-    ready = agent(rehearsal, "a")
-    return Stage(pb.Survivors, rehearsal.survivors, "coordinator", lambda m: copy.copy(ready).on_survivors(m))
+def shown_survivors(ready: Any, message: bytes, confirmations: bytes) -> None:
+    """The list is refused at once or, where a signature in it is bad, when it is to be acted upon."""
+    twin = agent_copy(ready)
+    twin.on_survivors(message)
+    twin.on_confirmations(confirmations)
 
 
 STAGES = stages()
@@ -131,12 +141,27 @@ def could_be_honest(stage: Stage, message: bytes) -> bool:
         except ProtocolViolation:
             return False
         return True
-    if stage.kind in (pb.Roster, pb.Survivors) and isinstance(message, bytes):  # one member fewer is still enough
-        field = "entries" if stage.kind is pb.Roster else "manifests"
-        whole = list(getattr(stage.kind.FromString(stage.honest), field))
-        shorter = [whole[:i] + whole[i + 1 :] for i in range(1 if stage.kind is pb.Roster else 0, len(whole))]
-        return message in [stage.kind(**{field: s}).SerializeToString(deterministic=True) for s in shorter]
+    if stage.kind is pb.Roster and isinstance(message, bytes):  # one member fewer is still enough
+        whole = list(pb.Roster.FromString(stage.honest).entries)
+        shorter = [whole[:i] + whole[i + 1 :] for i in range(1, len(whole))]
+        return message in [pb.Roster(entries=s).SerializeToString(deterministic=True) for s in shorter]
+    if stage.kind is pb.Survivors and isinstance(message, bytes):
+        return differs_where_confirms_vouch(stage.honest, message)
     return False
+
+
+def differs_where_confirms_vouch(honest: bytes, message: bytes) -> bool:
+    """Whether only the signatures of b's and c's manifests differ: their CONFIRMs prove those manifests as well."""
+    try:
+        changed = pb.Survivors.FromString(message)
+    except DecodeError:
+        return False
+    if len(changed.manifests) != 4 or any(len(changed.manifests[i].signature) != 64 for i in (1, 2)):
+        return False
+    expected = pb.Survivors.FromString(honest)
+    for i in (1, 2):
+        expected.manifests[i].signature = changed.manifests[i].signature
+    return message == expected.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("name", STAGES)

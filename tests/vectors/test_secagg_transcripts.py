@@ -250,10 +250,12 @@ def refused(base: Json) -> list[Json]:
             ("an altered share", lambda m: setattr(m.entries[1].share, "sealed", bytes(124))),
             ("the receiver's share to itself", lambda m: m.entries[0].share.SetInParent()),
             ("a proof cut short", lambda m: m.entries[1].proof.__delitem__(0)),
+            ("a drawn graph", lambda m: setattr(m, "graph_seeds", bytes(64))),
         ],
         "survivors": [
             ("below the threshold", lambda m: m.manifests.__delitem__(0)),
-            ("an altered hash", lambda m: setattr(m.manifests[1], "vector_hash", bytes(32))),
+            ("the receiver's hash altered", lambda m: setattr(m.manifests[0], "vector_hash", bytes(32))),
+            ("the list of a drawn graph", lambda m: setattr(m, "present", bytes([15]))),
             ("a stranger", lambda m: setattr(m.manifests[2], "member", "z")),
         ],
         "confirmations": [

@@ -9,39 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from queries.errors import LogError
 from trust.secagg import keys
-from trust.secagg.dealing import Dealt, HeldShares, deal, open_share
+from trust.secagg.dealing import Dealt, HeldShares, Terms, deal, open_share
+from trust.secagg.drawn import Register
 from trust.secagg.field import RandomBytes
+from trust.secagg.graph import SEED_BYTES, draw
 from trust.secagg.masks import MaskStream, Ring, masked_pieces
-from trust.secagg.messages import (
-    Complaint,
-    Confirm,
-    Join,
-    Manifest,
-    RosterEntry,
-    encode_reveal,
-    parse_confirmations,
-    parse_roster,
-    parse_survivors,
-)
-from trust.secagg.parameters import (
-    Member,
-    RoundParameters,
-    check_local_policy,
-    organisations,
-    parse_parameters,
-)
-from trust.secagg.refusals import COORDINATOR, BadConfirmations, BadRoster, BadSurvivors, OutOfStep
+from trust.secagg.messages import Complaint, Confirm, Join, JoinPublic, Manifest, RosterEntry, encode_reveal
+from trust.secagg.parameters import Member, RoundParameters, check_local_policy, parse_parameters
+from trust.secagg.refusals import COORDINATOR, OutOfStep
+from trust.secagg.shown import Cohort, Observer, Roster, Survivors
 from trust.secagg.steps import AGENT_STEPS, AgentState
-from trust.tlog.merkle import leaf_hash, verify_inclusion
 
 LARGEST_CHUNK = 1 << 20
 
@@ -91,24 +76,51 @@ class AgentRound:
         self._random_bytes = random_bytes
         self._dealt: Dealt | None = None
         self._join: Join | None = None
-        self._roster: tuple[str, ...] = ()
-        self._roster_hash = b""
+        self._shown = Observer(self.parameters, members, me)
+        self._cohort: Cohort | None = None
+        self._roster: Roster | None = None
         self._held: dict[str, HeldShares] = {}
-        self._shared: dict[str, bytes] = {}  # X25519 of the round keys, per peer
+        self._shared: dict[str, bytes] = {}  # X25519 of the round keys, per partner
         self._uploaded = False
         self._vector_hash = hashlib.sha256()
         self._manifest: Manifest | None = None
-        self._survivors: frozenset[str] = frozenset()
+        self._survivors: Survivors | None = None
         self._confirm: Confirm | None = None
-        self._survivors_hash = b""
 
     def join(self) -> bytes:
-        """Return JOIN. Before sending it the caller makes durable that this round id is used (and reserves budget)."""
+        """Return JOIN, or, where neighbours are drawn, REGISTER, whose JOIN `on_cohort` returns.
+
+        Before sending it the caller makes durable that this round id is used (and reserves budget).
+        """
+        p = self.parameters
+        if p.drawn:
+            with self._step("register", self._me):
+                statement = keys.register_statement(self.round_id, self._me)
+                return Register(self._me, self._identity_key.sign(statement)).encode()
         with self._step("join", self._me):
-            dealt = deal(self.parameters, self._me, self._members, self._pair_keys, self._random_bytes)
-            signature = self._identity_key.sign(keys.join_statement(self.round_id, dealt.public.data))
-            self._dealt, self._join = dealt, Join(dealt.public, signature, dealt.shares)
-            return self._join.encode()
+            return self._deal(Terms(p, p.invited, p.threshold))
+
+    def on_cohort(self, message: bytes) -> bytes:
+        """Check COHORT, draw neighbours from it and return JOIN, with their shares.
+
+        Raises MalformedMessage, BadCohort, OutOfStep: the coordinator's doing.
+        """
+        with self._step("cohort", COORDINATOR):
+            cohort = self._cohort = self._shown.cohort(message)
+            seed, size = self._random_bytes(SEED_BYTES), len(cohort.names)
+            own, count = cohort.names.index(self._me), cohort.degree.holders
+            drawn = draw(size, own, member=self._me, seed=seed, count=count, context=cohort.hash)
+            holders = (*(cohort.names[position] for position in drawn), self._me)
+            return self._deal(Terms(self.parameters, holders, cohort.degree.threshold, seed))
+
+    def _deal(self, terms: Terms) -> bytes:
+        dealt = deal(terms, self._me, self._members, self._pair_keys, self._random_bytes)
+        if self._cohort is None:
+            statement = keys.join_statement(self.round_id, dealt.public.data)
+        else:
+            statement = keys.drawn_join_statement(self.round_id, self._cohort.hash, dealt.public.data)
+        self._dealt, self._join = dealt, Join(dealt.public, self._identity_key.sign(statement), dealt.shares)
+        return self._join.encode()
 
     def on_roster(self, message: bytes) -> bytes | None:
         """Check ROSTER and return None to go on, or a signed complaint to send instead, after which this agent is out.
@@ -117,59 +129,45 @@ class AgentRound:
         do not match their dealer's hashes are the dealer's, and are complained of.
         """
         with self._step("roster", COORDINATOR):
-            entries = parse_roster(message, self._me, self.parameters.invited)
-            self._check_roster(entries)
-            self._roster = tuple(entry.public.member for entry in entries)
-            self._roster_hash = keys.roster_hash(self.round_id, (entry.public.data for entry in entries))
-            bad = [entry.public.member for entry in entries if not self._take_share(entry)]
+            join, dealt = _given(self._join), _given(self._dealt)
+            if self._cohort is None:
+                roster = self._roster = self._shown.roster(message, join)
+            else:
+                roster = self._roster = self._shown.drawn_roster(message, self._cohort, join.public.graph_seed)
+            partners = frozenset(roster.topology.partners(self._me))
+            self._held[self._me] = dealt.own
+            bad = []
+            for entry in roster.entries:
+                public = entry.public
+                if public.member == self._me:
+                    continue
+                if not (self._take_share(entry) and (public.member not in partners or self._take_key(dealt, public))):
+                    bad.append(public.member)
             if not bad:
                 return None
-            statement = keys.complaint_statement(self.round_id, self._roster_hash, self._me, bad)
+            statement = keys.complaint_statement(self.round_id, roster.hash, self._me, bad)
             complaint = Complaint(self._me, tuple(bad), self._identity_key.sign(statement))
         self._end(AgentState.COMPLAINED)
         return complaint.encode()
 
-    def _check_roster(self, entries: Sequence[RosterEntry]) -> None:
-        p, join = self.parameters, _given(self._join)
-        position = p.positions[self._me]
-        names = [entry.public.member for entry in entries]
-        self._check_cohort(names, BadRoster, "roster")
-        if self._me not in names:
-            raise BadRoster(f"the coordinator sent a roster without institution {self._me}", party=COORDINATOR)
-        for entry in entries:
-            public = entry.public
-            if entry.share is None:
-                if public.data != join.public.data or entry.signature != join.signature:
-                    raise BadRoster(f"the coordinator altered the JOIN of institution {self._me}", party=COORDINATOR)
-                continue
-            statement = keys.join_statement(self.round_id, public.data)
-            member = self._members[public.member]
-            keys.verify(member, entry.signature, statement, what="JOIN", party=COORDINATOR)
-            share = entry.share
-            leaf = keys.share_leaf(self._me, share.key_hash, share.seed_hash, share.sealed)
-            try:
-                verify_inclusion(leaf_hash(leaf), position, len(p.invited), entry.proof, public.share_root)
-            except LogError as error:
-                raise BadRoster(
-                    f"the coordinator did not deliver the share that institution {public.member} dealt to {self._me}",
-                    party=COORDINATOR,
-                ) from error
-
     def _take_share(self, entry: RosterEntry) -> bool:
-        """Open what a dealer sealed to this agent and make the secret of their mask; False if the dealer is bad."""
-        dealer, share = entry.public.member, entry.share
-        if share is None:
-            self._held[dealer] = _given(self._dealt).own
+        """Open what a dealer sealed to this agent, if anything; False if the dealer is bad."""
+        dealer = entry.public.member
+        if entry.share is None:
             return True
         pair = self._pair_keys.secret(self._members[dealer].epoch_key)
-        held = open_share(self.parameters, dealer, self._me, pair, share)
+        held = open_share(self.parameters, dealer, self._me, pair, entry.share)
         if held is None:
             return False
+        self._held[dealer] = held
+        return True
+
+    def _take_key(self, dealt: Dealt, partner: JoinPublic) -> bool:
+        """Make the secret of the mask shared with a partner; False if its round key is bad."""
         try:
-            self._shared[dealer] = keys.exchange(_given(self._dealt).round_key, entry.public.round_key)
+            self._shared[partner.member] = keys.exchange(dealt.round_key, partner.round_key)
         except ValueError:  # a round key of small order would make the mask known to all
             return False
-        self._held[dealer] = held
         return True
 
     def masked_chunks(self, vector: Ring, chunk_bytes: int = LARGEST_CHUNK) -> Iterator[bytes]:
@@ -221,30 +219,16 @@ class AgentRound:
     def on_survivors(self, message: bytes) -> bytes:
         """Check SURVIVORS and return CONFIRM, this agent's only one.
 
-        Raises MalformedMessage, BadSignature, BadSurvivors, OutOfStep.
+        Raises MalformedMessage, BadSurvivors, OutOfStep.
         """
         with self._step("survivors", COORDINATOR):
-            manifests = parse_survivors(message, self._roster)
-            self._check_cohort([manifest.member for manifest in manifests], BadSurvivors, "survivor list")
-            for manifest in manifests:
-                self._check_manifest(manifest)
-            named = [(manifest.member, manifest.vector_hash) for manifest in manifests]
-            self._survivors = frozenset(member for member, _ in named)
-            self._survivors_hash = keys.survivors_hash(self.round_id, self._roster_hash, named)
-            self._confirm = Confirm(self._me, self._identity_key.sign(self._confirm_statement(self._me)))
+            survivors = self._survivors = self._shown.survivors(message, _given(self._roster), self._manifest)
+            statement = keys.confirm_statement(self.round_id, self._roster_hash, survivors.hash, self._me)
+            self._confirm = Confirm(self._me, self._identity_key.sign(statement))
             return self._confirm.encode()
 
-    def _check_manifest(self, manifest: Manifest) -> None:
-        if manifest.member == self._me:
-            if manifest != self._manifest:
-                raise BadSurvivors(f"the coordinator altered the upload of institution {self._me}", party=COORDINATOR)
-            return
-        statement = keys.manifest_statement(self.round_id, self._roster_hash, manifest.member, manifest.vector_hash)
-        member = self._members[manifest.member]
-        keys.verify(member, manifest.signature, statement, what="manifest", party=COORDINATOR)
-
     def on_confirmations(self, message: bytes) -> bytes:
-        """Check CONFIRMATIONS and return REVEAL, this agent's only one: one opened share of every roster member.
+        """Check CONFIRMATIONS and return REVEAL, this agent's only one: one opened share of every dealer's.
 
         The caller makes durable that it revealed (and charges the budget) between this call and sending: a process that
         died in between may have sent.
@@ -252,52 +236,23 @@ class AgentRound:
         Raises MalformedMessage, BadSignature, BadConfirmations, OutOfStep.
         """
         with self._step("confirmations", COORDINATOR):
-            confirms = parse_confirmations(message, self._roster)
-            for confirm in confirms:
-                self._check_confirm(confirm)
-            if len(confirms) < self.parameters.threshold:
-                raise BadConfirmations(
-                    f"the coordinator asks for shares with {len(confirms)} confirmations of the survivor list; "
-                    f"{self.parameters.threshold} are needed",
-                    party=COORDINATOR,
-                )
+            roster, survivors = _given(self._roster), _given(self._survivors)
+            self._shown.confirmations(message, roster, survivors, _given(self._confirm))
             openings = []
-            for dealer in self._roster:
+            for dealer in roster.topology.dealers(self._me):
                 held = self._held[dealer]
-                openings.append(held.of_seed if dealer in self._survivors else held.of_key)
+                openings.append(held.of_seed if dealer in survivors.names else held.of_key)
             reveal = encode_reveal(openings)
         self._end(AgentState.REVEALED)
         return reveal
-
-    def _check_confirm(self, confirm: Confirm) -> None:
-        own = _given(self._confirm)
-        if confirm.member == self._me:
-            if confirm != own:
-                raise BadConfirmations(f"the coordinator altered the CONFIRM of {self._me}", party=COORDINATOR)
-            return
-        statement = self._confirm_statement(confirm.member)
-        keys.verify(self._members[confirm.member], confirm.signature, statement, what="CONFIRM", party=COORDINATOR)
 
     def close(self) -> None:
         """Take no further part: drop the secrets. To be called before joining another round for the same request."""
         self._end(AgentState.CLOSED)
 
-    def _confirm_statement(self, member: str) -> bytes:
-        return keys.confirm_statement(self.round_id, self._roster_hash, self._survivors_hash, member)
-
-    def _check_cohort(self, names: Sequence[str], refusal: Callable[..., Exception], what: str) -> None:
-        p = self.parameters
-        if len(names) < p.threshold:
-            raise refusal(
-                f"the coordinator sent a {what} of {len(names)} institutions, below the threshold {p.threshold}",
-                party=COORDINATOR,
-            )
-        found = organisations(names, self._members)
-        if found < p.minimum_cohort:
-            raise refusal(
-                f"the coordinator sent a {what} of {found} organisations, below the minimum cohort {p.minimum_cohort}",
-                party=COORDINATOR,
-            )
+    @property
+    def _roster_hash(self) -> bytes:
+        return _given(self._roster).hash
 
     @contextmanager
     def _step(self, event: str, party: str) -> Iterator[None]:

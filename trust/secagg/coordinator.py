@@ -6,7 +6,7 @@ finish without it. Must not know: transport, database, what the vector means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,15 +14,19 @@ import numpy as np
 from queries.errors import CohortiumError, ProtocolViolation, QuorumError, RoundError, ServiceError
 from trust.secagg import blame, keys
 from trust.secagg.dealing import share_tree
+from trust.secagg.drawn import Register, encode_cohort, encode_drawn_survivors, pack_present
 from trust.secagg.field import parse_element
+from trust.secagg.graph import FullGraph, Topology, draw, drawn_graph
 from trust.secagg.masks import Ring
 from trust.secagg.messages import (
     Complaint,
     Confirm,
     Join,
+    JoinPublic,
     Manifest,
     Opening,
     RosterEntry,
+    SealedShare,
     encode_confirmations,
     encode_roster,
     encode_survivors,
@@ -30,10 +34,11 @@ from trust.secagg.messages import (
 )
 from trust.secagg.parameters import Member, check_members, organisations, parse_parameters
 from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage, OutOfStep
+from trust.secagg.shown import Cohort
 from trust.secagg.spool import Spool, spool_in
 from trust.secagg.steps import COORDINATOR_STEPS, CoordinatorState
 from trust.secagg.tree import LeafTree
-from trust.secagg.unmask import open_secrets, remove_masks
+from trust.secagg.unmask import Ground, open_secrets, remove_masks
 from trust.secagg.upload import UploadSink
 
 _ORDER = list(CoordinatorState)
@@ -54,13 +59,16 @@ class CoordinatorRound:
         self.parameters = parse_parameters(parameters)
         check_members(self.parameters, members)
         self.round_id = self.parameters.round_id
-        self.state = CoordinatorState.JOINING
+        drawn = self.parameters.drawn
+        self.state = CoordinatorState.REGISTERING if drawn else CoordinatorState.JOINING
         self.blamed: dict[str, str] = {}
         self.survivors: tuple[str, ...] = ()
         self._members = members
+        self._registered: dict[str, Register] = {}
+        self._cohort: Cohort | None = None
         self._joins: dict[str, Join] = {}
         self._trees: dict[str, LeafTree] = {}
-        self._roster: tuple[str, ...] = ()
+        self._topology: Topology = FullGraph(self.parameters.invited, (), self.parameters.threshold)
         self._roster_hash = b""
         self._complaints: dict[str, Complaint] = {}
         self._sinks: dict[str, UploadSink] = {}
@@ -70,61 +78,132 @@ class CoordinatorRound:
         self._lost: RoundError | None = None
         self._survivors_hash = b""
         self._confirms: dict[str, Confirm] = {}
-        self._reveals: dict[str, tuple[Opening, ...]] = {}
+        self._reveals: set[str] = set()
+        self._openings: dict[str, dict[int, bytes]] = {}
+        """Per dealer, the shares that were opened, by the position of their holders."""
 
     @property
     def roster(self) -> tuple[str, ...]:
         """The members whose JOIN was accepted, sorted; empty before joins are closed."""
-        return self._roster
+        return self._topology.roster
 
     def ready(self) -> bool:
         """Return whether the present step needs nobody more and can be closed.
 
-        Joining waits for all who are invited, uploading for an upload or a complaint of each in the roster (the
-        caller's deadline cuts both short); confirming and revealing need t answers, and more would change nothing.
+        Registering waits for all who are invited, as joining does, or for all who registered; uploading for an upload
+        or a complaint of each in the roster (the caller's deadline cuts all three short). Confirming needs t answers
+        and revealing enough shares of everybody's, t answers in a full graph: more would change nothing.
         """
-        enough = self.parameters.threshold
-        return {
-            CoordinatorState.JOINING: len(self._joins) == len(self.parameters.invited),
-            CoordinatorState.UPLOADING: len(self._manifests) + len(self._complaints) == len(self._roster),
-            CoordinatorState.CONFIRMING: len(self._confirms) >= enough,
-            CoordinatorState.REVEALING: len(self._reveals) >= enough,
-        }.get(self.state, False)
+        roster, cohort = self.roster, self._cohort
+        match self.state:
+            case CoordinatorState.REGISTERING:
+                return len(self._registered) == len(self.parameters.invited)
+            case CoordinatorState.JOINING:
+                return len(self._joins) == len(cohort.names if cohort else self.parameters.invited)
+            case CoordinatorState.UPLOADING:
+                return len(self._manifests) + len(self._complaints) == len(roster)
+            case CoordinatorState.CONFIRMING:
+                return len(self._confirmers()) >= self._confirms_needed
+            case CoordinatorState.REVEALING:
+                return all(len(self._openings[dealer]) >= self._topology.threshold for dealer in roster)
+            case _:
+                return False
 
     def on_join(self, member: str, message: bytes) -> None:
-        """Take a JOIN. Raises MalformedMessage, BadSignature, BadDealer, OutOfStep, LateMessage."""
-        with self._from(member, "join", self.parameters.invited, self._joins):
-            join = Join.parse(message, member, self.parameters.invited)
-            statement = keys.join_statement(self.round_id, join.public.data)
+        """Take a JOIN, or a REGISTER where neighbours are drawn and registration is open.
+
+        Raises MalformedMessage, BadSignature, BadDealer, OutOfStep, LateMessage.
+        """
+        if self.state is CoordinatorState.REGISTERING:
+            self._on_register(member, message)
+            return
+        cohort = self._cohort
+        with self._from(member, "join", cohort.names if cohort else self.parameters.invited, self._joins):
+            if cohort is None:
+                holders: Sequence[str] = self.parameters.invited
+                join = Join.parse(message, member, self.parameters.invited)
+                statement = keys.join_statement(self.round_id, join.public.data)
+            else:
+                join = Join.parse_drawn(message, member, cohort.degree.holders)
+                holders = self._drawn_holders(cohort, join.public)
+                statement = keys.drawn_join_statement(self.round_id, cohort.hash, join.public.data)
             keys.verify(self._members[member], join.signature, statement, what="JOIN", party=member)
-            tree = share_tree(self.parameters.invited, join.shares)
+            tree = share_tree(holders, join.shares)
             if tree.root != join.public.share_root:
                 raise BadDealer(f"institution {member} joined with shares other than it signed", party=member)
             self._joins[member], self._trees[member] = join, tree
 
+    def _on_register(self, member: str, message: bytes) -> None:
+        with self._from(member, "register", self.parameters.invited, self._registered):
+            register = Register.parse(message, member)
+            statement = keys.register_statement(self.round_id, member)
+            keys.verify(self._members[member], register.signature, statement, what="REGISTER", party=member)
+            self._registered[member] = register
+
+    def _drawn_holders(self, cohort: Cohort, public: JoinPublic) -> tuple[str, ...]:
+        names, me = cohort.names, public.member
+        count = cohort.degree.holders
+        drawn = draw(len(names), names.index(me), member=me, seed=public.graph_seed, count=count, context=cohort.hash)
+        return (*(names[position] for position in drawn), me)
+
+    def close_registration(self) -> bytes:
+        """End REGISTER, where neighbours are drawn: return COHORT, for every member that registered.
+
+        Raises QuorumError, OutOfStep.
+        """
+        with self._close("close registration"):
+            p = self.parameters
+            names = tuple(sorted(self._registered.keys() - self.blamed.keys()))
+            self._check_cohort(names, "registered")
+            degree = p.degree(len(names))
+            if degree is None:
+                raise QuorumError(
+                    f"{len(names)} institutions registered: too few to draw from if {p.colluders} may collude",
+                    hint="wait until more institutions are connected",
+                )
+            present = pack_present(names, p.invited)
+            self._cohort = Cohort(names, keys.cohort_hash(self.round_id, present), degree)
+            return encode_cohort(present)
+
     def close_joins(self) -> dict[str, bytes]:
         """End JOIN: return the ROSTER message of every member that joined. Raises QuorumError, OutOfStep."""
         with self._close("close joins"):
-            self._roster = tuple(sorted(self._joins.keys() - self.blamed.keys()))
-            self._check_cohort(self._roster, "joined")
-            parts = [self._joins[member].public.data for member in self._roster]
-            self._roster_hash = keys.roster_hash(self.round_id, parts)
-            return {member: self._roster_for(member) for member in self._roster}
+            p, cohort = self.parameters, self._cohort
+            roster = tuple(sorted(self._joins.keys() - self.blamed.keys()))
+            self._check_cohort(roster, "joined")
+            self._openings = {member: {} for member in roster}
+            if cohort is None:
+                self._topology = FullGraph(p.invited, roster, p.threshold)
+                parts = [self._joins[member].public.data for member in roster]
+                self._roster_hash = keys.roster_hash(self.round_id, parts)
+                return {member: encode_roster(self._entries_for(member, roster)) for member in roster}
+            seeds = b"".join(self._joins[member].public.graph_seed for member in roster)
+            topology = self._topology = drawn_graph(cohort.names, roster, seeds, cohort.degree, cohort.hash)
+            present = pack_present(roster, p.invited)
+            self._roster_hash = keys.drawn_roster_hash(self.round_id, cohort.hash, present, seeds)
+            rosters = {}
+            for member in roster:
+                neighbours = {*topology.dealers(member), *topology.partners(member)} - {member}
+                entries = self._entries_for(member, sorted(neighbours))
+                rosters[member] = encode_roster(entries, present=present, graph_seeds=seeds)
+            return rosters
 
-    def _roster_for(self, holder: str) -> bytes:
-        position = self.parameters.positions[holder]
-        entries = []
-        for dealer in self._roster:
-            join, own = self._joins[dealer], dealer == holder
-            share = None if own else join.shares[position]
-            proof = () if own else tuple(self._trees[dealer].proof(position))
-            entries.append(RosterEntry(join.public, join.signature, share, proof))
-        return encode_roster(entries)
+    def _entries_for(self, holder: str, neighbours: Sequence[str]) -> list[RosterEntry]:
+        entries, dealers = [], frozenset(self._topology.dealers(holder)) - {holder}
+        for member in neighbours:
+            join = self._joins[member]
+            if member in dealers:
+                position, _ = self._topology.index(member, holder)
+                proof = tuple(self._trees[member].proof(position))
+                entries.append(RosterEntry(join.public, join.signature, join.shares[position], proof))
+            else:
+                entries.append(RosterEntry(join.public, join.signature, None, ()))
+        return entries
 
     def on_complaint(self, member: str, message: bytes) -> None:
         """Take a complaint at ROSTER; see `accused`. Raises MalformedMessage, BadSignature, OutOfStep, LateMessage."""
-        with self._from(member, "complaint", self._roster, self._complaints):
-            complaint = Complaint.parse(message, member, self._roster)
+        with self._from(member, "complaint", self.roster, self._complaints):
+            complaint = Complaint.parse(message, member, self.roster)
             statement = keys.complaint_statement(self.round_id, self._roster_hash, member, complaint.dealers)
             keys.verify(self._members[member], complaint.signature, statement, what="complaint", party=member)
             self._complaints[member] = complaint
@@ -136,7 +215,7 @@ class CoordinatorRound:
 
     def start_upload(self, member: str) -> UploadSink:
         """Return where the masked vector of `member` goes. Once per member. Raises OutOfStep, LateMessage."""
-        with self._from(member, "upload", self._roster, self._sinks):
+        with self._from(member, "upload", self.roster, self._sinks):
 
             def accept(manifest: bytes, vector_hash: bytes, pieces: Iterator[Ring]) -> None:
                 self._accept(member, manifest, vector_hash, pieces)
@@ -176,7 +255,8 @@ class CoordinatorRound:
     def close_uploads(self) -> bytes:
         """End UPLOAD: return SURVIVORS, for every roster member. Unfinished uploads are dropped.
 
-        Raises QuorumError; BadDealer if there are complaints, since the masks of this roster cannot be undone without
+        Raises QuorumError, also where neighbours are drawn and so many vanished that somebody is left with too few;
+        BadDealer if there are complaints, since the masks of this roster cannot be undone without
         those who complained about: start a new round without `accused`.
         """
         with self._close("close uploads"):
@@ -191,14 +271,22 @@ class CoordinatorRound:
                     hint=f"start a new round without {', '.join(self.accused)}",
                 )
             self._check_cohort(sorted(self._manifests), "uploaded")
+            if lonely := self._topology.cut_off(self._manifests):
+                raise QuorumError(
+                    f"so many institutions vanished that {lonely[0]} is left with too few who share its masks",
+                    hint="wait until more institutions are connected",
+                )
             self.survivors = tuple(sorted(self._manifests))
             named = [(member, self._manifests[member].vector_hash) for member in self.survivors]
             self._survivors_hash = keys.survivors_hash(self.round_id, self._roster_hash, named)
-            return encode_survivors([self._manifests[member] for member in self.survivors])
+            manifests = [self._manifests[member] for member in self.survivors]
+            if self.parameters.drawn:
+                return encode_drawn_survivors(manifests, self.parameters.invited)
+            return encode_survivors(manifests)
 
     def on_confirm(self, member: str, message: bytes) -> None:
         """Take a CONFIRM. Raises MalformedMessage, BadSignature, OutOfStep, LateMessage."""
-        with self._from(member, "confirm", self._roster, self._confirms):
+        with self._from(member, "confirm", self.roster, self._confirms):
             confirm = Confirm.parse(message, member)
             statement = keys.confirm_statement(self.round_id, self._roster_hash, self._survivors_hash, member)
             keys.verify(self._members[member], confirm.signature, statement, what="CONFIRM", party=member)
@@ -207,27 +295,47 @@ class CoordinatorRound:
     def close_confirms(self) -> bytes:
         """End CONFIRM: return CONFIRMATIONS, for every roster member. Raises QuorumError, OutOfStep.
 
-        Exactly t are forwarded: more would prove nothing more, and every agent verifies each.
+        No more than needed are forwarded: they would prove nothing more, and every agent verifies each.
         """
         with self._close("close confirms"):
-            self._check_threshold(len(self._confirms), "confirmed the survivors")
-            chosen = sorted(self._confirms)[: self.parameters.threshold]
+            chosen = self._confirmers()
+            self._check_cohort(chosen, "confirmed the survivors")
             return encode_confirmations([self._confirms[member] for member in chosen])
+
+    @property
+    def _confirms_needed(self) -> int:
+        p = self.parameters
+        return max(p.threshold, p.minimum_cohort) if p.drawn else p.threshold
+
+    def _confirmers(self) -> list[str]:
+        """Whose CONFIRMs are forwarded. Where neighbours are drawn: survivors, of as many organisations as can be."""
+        names = sorted(self._confirms)
+        if self.parameters.drawn:
+            surviving = frozenset(self.survivors)
+            names = [name for name in names if name in surviving]
+            first = {self._members[name].organisation: name for name in reversed(names)}
+            of_their_own = frozenset(first.values())
+            names.sort(key=lambda name: (name not in of_their_own, name))
+        return sorted(names[: self._confirms_needed])
 
     def on_reveal(self, member: str, message: bytes) -> None:
         """Take a REVEAL: every share must be the one that its dealer committed to.
 
         Raises MalformedMessage, BadShare (the helper's doing), OutOfStep, LateMessage.
         """
-        with self._from(member, "reveal", self._roster, self._reveals):
-            openings = parse_reveal(message, member, len(self._roster))
-            for dealer, opening in zip(self._roster, openings, strict=True):
-                self._check_opening(member, dealer, opening)
-            self._reveals[member] = openings
+        with self._from(member, "reveal", self.roster, self._reveals):
+            dealers = self._topology.dealers(member)
+            openings = parse_reveal(message, member, len(dealers))
+            positions = [self._topology.index(dealer, member)[0] for dealer in dealers]
+            surviving = frozenset(self.survivors)
+            for dealer, position, opening in zip(dealers, positions, openings, strict=True):
+                self._check_opening(member, dealer, self._joins[dealer].shares[position], opening, dealer in surviving)
+            self._reveals.add(member)
+            for dealer, position, opening in zip(dealers, positions, openings, strict=True):
+                self._openings[dealer][position] = opening.share
 
-    def _check_opening(self, helper: str, dealer: str, opening: Opening) -> None:
-        share = self._joins[dealer].shares[self.parameters.positions[helper]]
-        kind, expected = ("seed", share.seed_hash) if dealer in self.survivors else ("key", share.key_hash)
+    def _check_opening(self, helper: str, dealer: str, share: SealedShare, opening: Opening, survived: bool) -> None:
+        kind, expected = ("seed", share.seed_hash) if survived else ("key", share.key_hash)
         if opening.hash(kind, self.round_id, dealer=dealer, holder=helper) != expected:
             raise BadShare(
                 f"institution {helper} revealed a share that does not match what its dealer {dealer} committed to",
@@ -245,17 +353,23 @@ class CoordinatorRound:
         then lost, and a new round without that member is a new charge to everyone.
         """
         with self._close("result"):
-            self._check_threshold(len(self._reveals), "revealed their shares")
-            publics = {member: self._joins[member].public for member in self._roster}
-            helpers = sorted(self._reveals)[: self.parameters.threshold]
-            xs = tuple(self.parameters.positions[helper] + 1 for helper in helpers)
-            revealed = [self._reveals[helper] for helper in helpers]
-            secrets = open_secrets(self.round_id, publics, self.survivors, xs, revealed)
-            remove_masks(self._sum, self.round_id, self._roster_hash, publics, secrets)
+            topology = self._topology
+            if not self.parameters.drawn:
+                self._check_threshold(len(self._reveals), "revealed their shares")
+            for dealer, opened in self._openings.items():
+                if len(opened) < topology.threshold:
+                    raise QuorumError(
+                        f"{len(opened)} of the shares of institution {dealer} were revealed, "
+                        f"and {topology.threshold} are needed",
+                        hint="wait until more institutions are connected",
+                    )
+            publics = {member: self._joins[member].public for member in self.roster}
+            ground = Ground(self.round_id, self._roster_hash, publics, topology)
+            remove_masks(self._sum, ground, open_secrets(ground, self.survivors, self._openings))
             return self._sum
 
     @contextmanager
-    def _from(self, member: str, event: str, expected: Sequence[str], already: Mapping[str, object]) -> Iterator[None]:
+    def _from(self, member: str, event: str, expected: Sequence[str], already: Container[str]) -> Iterator[None]:
         """Admit one message: the step is open, the sender belongs, is not blamed and has not sent this before."""
         step = next(state for state, name in COORDINATOR_STEPS if name == event)
         try:

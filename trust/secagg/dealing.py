@@ -56,24 +56,35 @@ class Dealt:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """To whom a member deals, and how many of those open a secret."""
+
+    parameters: RoundParameters
+    holders: Sequence[str]
+    """In order of share index; the dealer is among them."""
+    threshold: int
+    graph_seed: bytes = b""
+
+
 def deal(
-    parameters: RoundParameters,
+    terms: Terms,
     me: str,
     members: Mapping[str, Member],
     pair_keys: keys.PairKeys,
     random_bytes: RandomBytes,
 ) -> Dealt:
-    """Return fresh secrets of `me` and their shares, one for every invited member.
+    """Return fresh secrets of `me` and their shares, one for every holder.
 
     `random_bytes` is read in this order: round-key secret, self-mask secret, coefficients of the first, of the second,
     then for every holder the two salts and, unless the holder is `me`, the nonce.
     """
-    p, round_id = parameters, parameters.round_id
+    p, round_id = terms.parameters, terms.parameters.round_id
     key_secret, seed = random_element(random_bytes), random_element(random_bytes)
-    key_shares = split(key_secret, p.threshold, len(p.invited), random_bytes)
-    seed_shares = split(seed, p.threshold, len(p.invited), random_bytes)
+    key_shares = split(key_secret, terms.threshold, len(terms.holders), random_bytes)
+    seed_shares = split(seed, terms.threshold, len(terms.holders), random_bytes)
     shares, leaves, own = [], [], None
-    for holder, key_share, seed_share in zip(p.invited, key_shares, seed_shares, strict=True):
+    for holder, key_share, seed_share in zip(terms.holders, key_shares, seed_shares, strict=True):
         held = HeldShares(
             Opening(element_bytes(key_share), random_bytes(SALT_BYTES)),
             Opening(element_bytes(seed_share), random_bytes(SALT_BYTES)),
@@ -90,23 +101,24 @@ def deal(
         shares.append(share)
         leaves.append(keys.share_leaf(holder, share.key_hash, share.seed_hash, sealed))
     if own is None:
-        raise ValueError("a dealer is one of those invited")
+        raise ValueError("a dealer is one of its own holders")
     round_key = keys.round_private_key(key_secret, round_id, me)
     public = JoinPublic.make(
         me,
         round_key.public_key().public_bytes_raw(),
         keys.seed_commitment(seed, round_id, me),
         LeafTree(leaves).root,
+        graph_seed=terms.graph_seed,
     )
     return Dealt(public, tuple(shares), own, round_key, seed)
 
 
-def share_tree(invited: Sequence[str], shares: Sequence[SealedShare]) -> LeafTree:
+def share_tree(holders: Sequence[str], shares: Sequence[SealedShare]) -> LeafTree:
     """Return the tree whose root a dealer of `shares` must have signed."""
     return LeafTree(
         [
             keys.share_leaf(holder, share.key_hash, share.seed_hash, share.sealed)
-            for holder, share in zip(invited, shares, strict=True)
+            for holder, share in zip(holders, shares, strict=True)
         ]
     )
 

@@ -83,6 +83,16 @@ def roster_hash(round_id: bytes, public_parts: Iterable[bytes]) -> bytes:
     return digest("secagg/roster", round_id, *public_parts)
 
 
+def cohort_hash(round_id: bytes, present: bytes) -> bytes:
+    """H(cohort): those from whom neighbours are drawn."""
+    return digest("secagg/cohort", round_id, present)
+
+
+def drawn_roster_hash(round_id: bytes, cohort: bytes, present: bytes, graph_seeds: bytes) -> bytes:
+    """H(roster) where neighbours are drawn: who was there to be drawn, who joined, and everything that was drawn."""
+    return digest("secagg/drawn-roster", round_id, cohort, present, graph_seeds)
+
+
 def pair_mask_keys(shared: bytes, round_id: bytes, roster: bytes, one: str, other: str) -> SegmentKey:
     """Return the segment keys of the mask between two members, the same whichever is named first."""
     low, high = sorted((one.encode(), other.encode()))
@@ -98,6 +108,16 @@ def self_mask_keys(secret: int, round_id: bytes, roster: bytes, member: str) -> 
 def join_statement(round_id: bytes, public_part: bytes) -> bytes:
     """What a JOIN signs."""
     return frame("secagg/join", round_id, public_part)
+
+
+def register_statement(round_id: bytes, member: str) -> bytes:
+    """What a REGISTER signs."""
+    return frame("secagg/register", round_id, member.encode())
+
+
+def drawn_join_statement(round_id: bytes, cohort: bytes, public_part: bytes) -> bytes:
+    """What a JOIN signs where neighbours are drawn."""
+    return frame("secagg/drawn-join", round_id, cohort, public_part)
 
 
 def complaint_statement(round_id: bytes, roster: bytes, member: str, dealers: Iterable[str]) -> bytes:

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from protos.v1 import secagg_pb2 as pb
 from trust.secagg.field import ELEMENT_BYTES
+from trust.secagg.graph import SEED_BYTES
 from trust.secagg.keys import share_hash
 from trust.secagg.parameters import HASH_BYTES, LONGEST_ID
 from trust.secagg.refusals import COORDINATOR
@@ -22,7 +23,8 @@ SALT_BYTES = 16
 NONCE_BYTES = 12
 SEALED_BYTES = NONCE_BYTES + 2 * (ELEMENT_BYTES + SALT_BYTES) + 16  # nonce, two shares with their salts, GCM tag
 SMALL_LIMIT = 1 << 10
-_ENTRY_LIMIT = 1 << 10  # more than any one entry of a list needs
+ENTRY_LIMIT = 1 << 10
+"""More than any one entry of a list needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +49,40 @@ class JoinPublic:
     round_key: bytes
     seed_commitment: bytes
     share_root: bytes
+    graph_seed: bytes = b""
 
     @classmethod
-    def make(cls, member: str, round_key: bytes, commitment: bytes, share_root: bytes) -> JoinPublic:
+    def make(
+        cls, member: str, round_key: bytes, commitment: bytes, share_root: bytes, *, graph_seed: bytes = b""
+    ) -> JoinPublic:
         """Return the value with its encoding."""
-        message = pb.JoinPublic(member=member, round_key=round_key, seed_commitment=commitment, share_root=share_root)
-        return cls(message.SerializeToString(deterministic=True), member, round_key, commitment, share_root)
+        message = pb.JoinPublic(
+            member=member,
+            round_key=round_key,
+            seed_commitment=commitment,
+            share_root=share_root,
+            graph_seed=graph_seed,
+        )
+        data = message.SerializeToString(deterministic=True)
+        return cls(data, member, round_key, commitment, share_root, graph_seed)
 
     @classmethod
-    def parse(cls, data: bytes, party: str) -> JoinPublic:
-        """Return the value that `data` encodes."""
+    def parse(cls, data: bytes, party: str, *, drawn: bool = False) -> JoinPublic:
+        """Return the value that `data` encodes, in a round where neighbours are `drawn` or not."""
         message = parse_canonical(pb.JoinPublic, data, party, SMALL_LIMIT)
         _check_id(message.member, party)
-        _check_size(message.round_key, 32, party, "a round key")
-        _check_size(message.seed_commitment, HASH_BYTES, party, "a seed commitment")
-        _check_size(message.share_root, HASH_BYTES, party, "a share root")
-        return cls(data, message.member, message.round_key, message.seed_commitment, message.share_root)
+        check_size(message.round_key, 32, party, "a round key")
+        check_size(message.seed_commitment, HASH_BYTES, party, "a seed commitment")
+        check_size(message.share_root, HASH_BYTES, party, "a share root")
+        check_size(message.graph_seed, SEED_BYTES if drawn else 0, party, "a graph seed")
+        return cls(
+            data,
+            message.member,
+            message.round_key,
+            message.seed_commitment,
+            message.share_root,
+            message.graph_seed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +103,28 @@ class Join:
 
     @classmethod
     def parse(cls, data: bytes, party: str, invited: Sequence[str]) -> Join:
-        """Return the JOIN of `party` in a round of `invited`."""
-        message = parse_canonical(pb.Join, data, party, SMALL_LIMIT + _ENTRY_LIMIT * len(invited))
-        public = JoinPublic.parse(message.public_part, party)
+        """Return the JOIN of `party` in a round of `invited`, each of whom is everybody's neighbour."""
+        return cls._parse(data, party, holders=len(invited), own=invited.index(party), drawn=False)
+
+    @classmethod
+    def parse_drawn(cls, data: bytes, party: str, holders: int) -> Join:
+        """Return the JOIN of `party`, which drew so many holders and is one more itself, the last."""
+        return cls._parse(data, party, holders=holders + 1, own=holders, drawn=True)
+
+    @classmethod
+    def _parse(cls, data: bytes, party: str, *, holders: int, own: int, drawn: bool) -> Join:
+        message = parse_canonical(pb.Join, data, party, SMALL_LIMIT + ENTRY_LIMIT * holders)
+        public = JoinPublic.parse(message.public_part, party, drawn=drawn)
         require(public.member == party, party, "a JOIN in another institution's name")
-        _check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
-        require(len(message.shares) == len(invited), party, "a JOIN without exactly one share per invited institution")
-        shares = tuple(
-            _parse_share(share, party, own=holder == party)
-            for share, holder in zip(message.shares, invited, strict=True)
-        )
+        check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
+        require(len(message.shares) == holders, party, "a JOIN without exactly one share per holder")
+        shares = tuple(parse_share(share, party, own=i == own) for i, share in enumerate(message.shares))
         return cls(public, message.signature, shares)
 
 
 @dataclass(frozen=True, slots=True)
 class RosterEntry:
-    """One dealer's JOIN as one holder sees it; `share` is None in the holder's own entry."""
+    """One member's JOIN as another sees it; `share` is None in its own entry, and where it holds no share of it."""
 
     public: JoinPublic
     signature: bytes
@@ -106,8 +132,8 @@ class RosterEntry:
     proof: tuple[bytes, ...]
 
 
-def encode_roster(entries: Sequence[RosterEntry]) -> bytes:
-    """Return the wire form of ROSTER."""
+def encode_roster(entries: Sequence[RosterEntry], *, present: bytes = b"", graph_seeds: bytes = b"") -> bytes:
+    """Return the wire form of ROSTER; the last two only where neighbours are drawn."""
     return pb.Roster(
         entries=[
             pb.RosterEntry(
@@ -117,25 +143,33 @@ def encode_roster(entries: Sequence[RosterEntry]) -> bytes:
                 proof=entry.proof,
             )
             for entry in entries
-        ]
+        ],
+        present=present,
+        graph_seeds=graph_seeds,
     ).SerializeToString(deterministic=True)
 
 
 def parse_roster(data: bytes, me: str, invited: Sequence[str]) -> tuple[RosterEntry, ...]:
     """Return the entries of the ROSTER to `me`, sorted by member, each member invited and named once."""
-    message = parse_canonical(pb.Roster, data, COORDINATOR, SMALL_LIMIT + 2 * _ENTRY_LIMIT * len(invited))
+    message = parse_canonical(pb.Roster, data, COORDINATOR, SMALL_LIMIT + 2 * ENTRY_LIMIT * len(invited))
+    require(not message.present and not message.graph_seeds, COORDINATOR, "a drawn graph where none is drawn")
     entries = []
     for entry in message.entries:
         public = JoinPublic.parse(entry.public_part, COORDINATOR)
         own = public.member == me
-        _check_size(entry.signature, SIGNATURE_BYTES, COORDINATOR, "a signature")
         require(entry.HasField("share") != own, COORDINATOR, "a roster entry without the one share it must carry")
-        require(all(len(node) == HASH_BYTES for node in entry.proof), COORDINATOR, "a proof node of a wrong size")
-        require(not (own and entry.proof), COORDINATOR, "a proof in the receiver's own roster entry")
-        share = None if own else _parse_share(entry.share, COORDINATOR, own=False)
-        entries.append(RosterEntry(public, entry.signature, share, tuple(entry.proof)))
-    _check_ids([entry.public.member for entry in entries], invited, COORDINATOR)
+        entries.append(parse_entry(entry, public))
+    check_ids([entry.public.member for entry in entries], invited, COORDINATOR)
     return tuple(entries)
+
+
+def parse_entry(entry: pb.RosterEntry, public: JoinPublic) -> RosterEntry:
+    """Return a roster entry whose public part is parsed, with the share that it carries or without."""
+    check_size(entry.signature, SIGNATURE_BYTES, COORDINATOR, "a signature")
+    require(all(len(node) == HASH_BYTES for node in entry.proof), COORDINATOR, "a proof node of a wrong size")
+    share = parse_share(entry.share, COORDINATOR, own=False) if entry.HasField("share") else None
+    require(share is not None or not entry.proof, COORDINATOR, "a proof without a share")
+    return RosterEntry(public, entry.signature, share, tuple(entry.proof))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +188,10 @@ class Complaint:
     @classmethod
     def parse(cls, data: bytes, party: str, roster: Sequence[str]) -> Complaint:
         """Return the complaint of `party` against others of the roster."""
-        message = parse_canonical(pb.Complaint, data, party, SMALL_LIMIT + _ENTRY_LIMIT * len(roster))
+        message = parse_canonical(pb.Complaint, data, party, SMALL_LIMIT + ENTRY_LIMIT * len(roster))
         require(message.member == party, party, "a complaint in another institution's name")
-        _check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
-        _check_ids(message.dealers, roster, party)
+        check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
+        check_ids(message.dealers, roster, party)
         require(len(message.dealers) > 0, party, "a complaint against nobody")
         require(party not in message.dealers, party, "a complaint against itself")
         return cls(party, tuple(message.dealers), message.signature)
@@ -194,9 +228,10 @@ def encode_survivors(manifests: Sequence[Manifest]) -> bytes:
 
 def parse_survivors(data: bytes, roster: Sequence[str]) -> tuple[Manifest, ...]:
     """Return the manifests of SURVIVORS, sorted by member, each member of the roster and named once."""
-    message = parse_canonical(pb.Survivors, data, COORDINATOR, SMALL_LIMIT + _ENTRY_LIMIT * len(roster))
+    message = parse_canonical(pb.Survivors, data, COORDINATOR, SMALL_LIMIT + ENTRY_LIMIT * len(roster))
+    require(not message.present and not message.vector_hashes, COORDINATOR, "a drawn graph's list where none is drawn")
     manifests = tuple(_parse_manifest(manifest, COORDINATOR) for manifest in message.manifests)
-    _check_ids([manifest.member for manifest in manifests], roster, COORDINATOR)
+    check_ids([manifest.member for manifest in manifests], roster, COORDINATOR)
     return manifests
 
 
@@ -230,9 +265,9 @@ def encode_confirmations(confirms: Sequence[Confirm]) -> bytes:
 
 def parse_confirmations(data: bytes, roster: Sequence[str]) -> tuple[Confirm, ...]:
     """Return the confirms of CONFIRMATIONS, sorted by member, each member of the roster and named once."""
-    message = parse_canonical(pb.Confirmations, data, COORDINATOR, SMALL_LIMIT + _ENTRY_LIMIT * len(roster))
+    message = parse_canonical(pb.Confirmations, data, COORDINATOR, SMALL_LIMIT + ENTRY_LIMIT * len(roster))
     confirms = tuple(_parse_confirm(confirm, COORDINATOR) for confirm in message.confirms)
-    _check_ids([confirm.member for confirm in confirms], roster, COORDINATOR)
+    check_ids([confirm.member for confirm in confirms], roster, COORDINATOR)
     return confirms
 
 
@@ -255,37 +290,42 @@ def encode_reveal(openings: Sequence[Opening]) -> bytes:
     )
 
 
-def parse_reveal(data: bytes, party: str, roster_size: int) -> tuple[Opening, ...]:
-    """Return the openings of the REVEAL of `party`: exactly one per roster member, in the roster's order."""
-    message = parse_canonical(pb.Reveal, data, party, SMALL_LIMIT + _ENTRY_LIMIT * roster_size)
-    require(len(message.openings) == roster_size, party, "a REVEAL without exactly one share per roster member")
+def parse_reveal(data: bytes, party: str, dealers: int) -> tuple[Opening, ...]:
+    """Return the openings of the REVEAL of `party`: exactly one per dealer it holds shares of, in the roster's order.
+
+    These are all of the roster, unless neighbours are drawn.
+    """
+    message = parse_canonical(pb.Reveal, data, party, SMALL_LIMIT + ENTRY_LIMIT * dealers)
+    require(len(message.openings) == dealers, party, "a REVEAL without exactly one share per roster member")
     for opening in message.openings:
-        _check_size(opening.share, ELEMENT_BYTES, party, "a share")
-        _check_size(opening.salt, SALT_BYTES, party, "a salt")
+        check_size(opening.share, ELEMENT_BYTES, party, "a share")
+        check_size(opening.salt, SALT_BYTES, party, "a salt")
     return tuple(Opening(opening.share, opening.salt) for opening in message.openings)
 
 
-def _parse_share(message: pb.SealedShare, party: str, *, own: bool) -> SealedShare:
-    _check_size(message.sealed, 0 if own else SEALED_BYTES, party, "a sealed share")
-    _check_size(message.key_hash, HASH_BYTES, party, "a share hash")
-    _check_size(message.seed_hash, HASH_BYTES, party, "a share hash")
+def parse_share(message: pb.SealedShare, party: str, *, own: bool) -> SealedShare:
+    """Return a sealed share; what would be sealed to the dealer itself is empty."""
+    check_size(message.sealed, 0 if own else SEALED_BYTES, party, "a sealed share")
+    check_size(message.key_hash, HASH_BYTES, party, "a share hash")
+    check_size(message.seed_hash, HASH_BYTES, party, "a share hash")
     return SealedShare(message.sealed, message.key_hash, message.seed_hash)
 
 
 def _parse_manifest(message: pb.Manifest, party: str) -> Manifest:
     _check_id(message.member, party)
-    _check_size(message.vector_hash, HASH_BYTES, party, "a vector hash")
-    _check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
+    check_size(message.vector_hash, HASH_BYTES, party, "a vector hash")
+    check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
     return Manifest(message.member, message.vector_hash, message.signature)
 
 
 def _parse_confirm(message: pb.Confirm, party: str) -> Confirm:
     _check_id(message.member, party)
-    _check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
+    check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
     return Confirm(message.member, message.signature)
 
 
-def _check_size(data: bytes, size: int, party: str, what: str) -> None:
+def check_size(data: bytes, size: int, party: str, what: str) -> None:
+    """Raise MalformedMessage unless `data` has so many bytes."""
     if len(data) != size:
         raise malformed(party, f"{what} of {len(data)} bytes instead of {size}")
 
@@ -294,7 +334,8 @@ def _check_id(name: str, party: str) -> None:
     require(1 <= len(name.encode()) <= LONGEST_ID, party, "an institution's id that is empty or too long")
 
 
-def _check_ids(names: Sequence[str], known: Sequence[str], party: str) -> None:
+def check_ids(names: Sequence[str], known: Sequence[str], party: str) -> None:
+    """Raise MalformedMessage unless `names` are sorted, distinct and among those known."""
     require(all(a < b for a, b in pairwise(names)), party, "a list that is unsorted or repeats an id")
     strangers = set(names).difference(known)
     if strangers:

@@ -15,6 +15,7 @@ import numpy as np
 
 from protos.v1 import secagg_pb2
 from queries.errors import IdentityError
+from trust.secagg.bounds import Degree, degree
 from trust.secagg.field import RandomBytes
 from trust.secagg.refusals import COORDINATOR, UnacceptableRound
 from trust.secagg.wire import parse_canonical, require
@@ -22,10 +23,12 @@ from trust.transcript import digest, frame, integer
 
 SMALLEST_COHORT = 3
 LARGEST_FULL_GRAPH = 500
+"""Above, members draw their neighbours."""
+LARGEST_COHORT = 2000
 LONGEST_VECTOR = 1 << 31
 LONGEST_ID = 128
 HASH_BYTES = 32
-PARAMETERS_LIMIT = 128 << 10
+PARAMETERS_LIMIT = 512 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,15 @@ class RoundParameters:
     def positions(self) -> dict[str, int]:
         """Position of every invited member, from 0."""
         return {name: position for position, name in enumerate(self.invited)}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether members draw their neighbours; otherwise everybody is everybody's."""
+        return len(self.invited) > LARGEST_FULL_GRAPH
+
+    def degree(self, cohort: int) -> Degree | None:
+        """Return how many neighbours each of so many members must draw, None if no number is safe."""
+        return degree(cohort, self.colluders, self.threshold)
 
     @property
     def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
@@ -171,8 +183,8 @@ def check_parameters(parameters: RoundParameters) -> None:
         raise _unacceptable(f"its invited list holds an id that is empty or longer than {LONGEST_ID} bytes")
     if n < SMALLEST_COHORT:
         raise _unacceptable(f"it invites {n} institutions, and the smallest cohort is {SMALLEST_COHORT}")
-    if n > LARGEST_FULL_GRAPH:
-        raise _unacceptable(f"it invites {n} institutions, and a full mask graph takes at most {LARGEST_FULL_GRAPH}")
+    if n > LARGEST_COHORT:
+        raise _unacceptable(f"it invites {n} institutions, and a round takes at most {LARGEST_COHORT}")
     if not p.threshold <= n:
         raise _unacceptable(f"its threshold {p.threshold} exceeds the {n} invited institutions")
     if not 2 * p.threshold > n + p.colluders:
@@ -180,6 +192,8 @@ def check_parameters(parameters: RoundParameters) -> None:
             f"its threshold {p.threshold} is unsafe for {n} institutions of which {p.colluders} may collude",
             hint=f"2t > n + c needs a threshold of at least {(n + p.colluders) // 2 + 1}",
         )
+    if p.drawn and p.degree(n) is None:
+        raise _unacceptable(f"{p.colluders} of {n} institutions may collude, and no number of neighbours is safe then")
     if not SMALLEST_COHORT <= p.minimum_cohort <= n:
         raise _unacceptable(f"its minimum cohort {p.minimum_cohort} is not between {SMALLEST_COHORT} and {n}")
     if not 1 <= p.length <= LONGEST_VECTOR:

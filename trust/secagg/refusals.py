@@ -32,6 +32,10 @@ class BadSignature(ProtocolViolation):
     """A round message whose signature is not that of the institution it names."""
 
 
+class BadCohort(ProtocolViolation):
+    """Where neighbours are drawn: a cohort to draw from that is too small or lacks this agent."""
+
+
 class BadRoster(ProtocolViolation):
     """A roster that is too small, incomplete, altered or does not carry what its dealers signed."""
 
@@ -58,6 +62,7 @@ class BadShare(ProtocolViolation):
 
 __all__ = [
     "COORDINATOR",
+    "BadCohort",
     "BadConfirmations",
     "BadDealer",
     "BadRoster",

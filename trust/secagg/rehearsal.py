@@ -135,9 +135,14 @@ class Rehearsal:
         return message
 
     def join(self, who: Collection[str]) -> None:
-        """JOIN of `who`, and ROSTER to them."""
+        """JOIN of `who`, and ROSTER to them. Where neighbours are drawn, REGISTER and COHORT come first."""
+        first = "register" if self.parameters.drawn else "join"
         for name in who:
-            self.coordinator.on_join(name, self._got(name, "join", self.agents[name].join()))
+            self.coordinator.on_join(name, self._got(name, first, self.agents[name].join()))
+        if self.parameters.drawn:
+            cohort = self.coordinator.close_registration()
+            for name in who:
+                self.coordinator.on_join(name, self._got(name, "join", self.agents[name].on_cohort(cohort)))
         self.rosters = self.coordinator.close_joins()
         for name, message in self.rosters.items():
             complaint = self.agents[name].on_roster(message)

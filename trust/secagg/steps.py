@@ -13,6 +13,7 @@ class AgentState(Enum):
     """Where an agent stands. REFUSED is reached from any state by any refusal, CLOSED from any by `close`."""
 
     ANNOUNCED = "announced"
+    REGISTERED = "registered"
     JOINED = "joined"
     ROSTERED = "rostered"
     UPLOADING = "uploading"
@@ -27,6 +28,7 @@ class AgentState(Enum):
 class CoordinatorState(Enum):
     """Where a coordinator stands. FAILED is reached from any state when the round cannot go on."""
 
+    REGISTERING = "registering"
     JOINING = "joining"
     UPLOADING = "uploading"
     CONFIRMING = "confirming"
@@ -39,6 +41,8 @@ A, C = AgentState, CoordinatorState
 
 AGENT_STEPS: Mapping[tuple[AgentState, str], AgentState] = {
     (A.ANNOUNCED, "join"): A.JOINED,
+    (A.ANNOUNCED, "register"): A.REGISTERED,  # instead, where neighbours are drawn
+    (A.REGISTERED, "cohort"): A.JOINED,
     (A.JOINED, "roster"): A.ROSTERED,  # COMPLAINED instead, when a dealer's shares are bad
     (A.ROSTERED, "upload"): A.UPLOADING,
     (A.UPLOADING, "manifest"): A.UPLOADED,  # only after the last chunk
@@ -49,6 +53,8 @@ AGENT_STEPS: Mapping[tuple[AgentState, str], AgentState] = {
 }
 
 COORDINATOR_STEPS: Mapping[tuple[CoordinatorState, str], CoordinatorState] = {
+    (C.REGISTERING, "register"): C.REGISTERING,  # the beginning where neighbours are drawn
+    (C.REGISTERING, "close registration"): C.JOINING,
     (C.JOINING, "join"): C.JOINING,
     (C.JOINING, "close joins"): C.UPLOADING,
     (C.UPLOADING, "complaint"): C.UPLOADING,

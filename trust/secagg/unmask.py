@@ -9,9 +9,20 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from trust.secagg import keys
 from trust.secagg.field import parse_element, reconstruct
+from trust.secagg.graph import Topology
 from trust.secagg.masks import MaskStream, Ring, apply_masks
-from trust.secagg.messages import JoinPublic, Opening
+from trust.secagg.messages import JoinPublic
 from trust.secagg.refusals import BadDealer
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What of a round its end rests on: `publics` are the JOINs of the roster, in its order."""
+
+    round_id: bytes
+    roster_hash: bytes
+    publics: Mapping[str, JoinPublic]
+    topology: Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +33,19 @@ class Opened:
     round_keys: Mapping[str, X25519PrivateKey]
 
 
-def open_secrets(
-    round_id: bytes,
-    publics: Mapping[str, JoinPublic],
-    survivors: Sequence[str],
-    xs: tuple[int, ...],
-    revealed: Sequence[Sequence[Opening]],
-) -> Opened:
-    """Reconstruct one secret of every roster member from t helpers, whose share indices are `xs`.
+def open_secrets(ground: Ground, survivors: Sequence[str], revealed: Mapping[str, Mapping[int, bytes]]) -> Opened:
+    """Reconstruct one secret of every roster member from the first of its shares, as many as are needed.
 
-    `publics` is in roster order, as are the openings of each helper in `revealed`. Raises BadDealer if a secret is not
-    what its dealer committed to: every share was checked against that dealer's own hash, so no helper can cause this.
+    `revealed` has them per dealer by position from 0, share index less one. Raises BadDealer if a secret is not what
+    its dealer committed to: every share was checked against that dealer's own hash, so no helper can cause this.
     """
-    seeds, round_keys, surviving = {}, {}, frozenset(survivors)
-    for position, (dealer, public) in enumerate(publics.items()):
-        secret = reconstruct(xs, [parse_element(openings[position].share) for openings in revealed])
+    seeds, round_keys, surviving, round_id = {}, {}, frozenset(survivors), ground.round_id
+    for dealer, public in ground.publics.items():
+        shares = revealed[dealer]
+        chosen = sorted(shares)[: ground.topology.threshold]
+        secret = reconstruct(
+            tuple(position + 1 for position in chosen), [parse_element(shares[position]) for position in chosen]
+        )
         if dealer in surviving:
             seeds[dealer] = secret
             matches = keys.seed_commitment(secret, round_id, dealer) == public.seed_commitment
@@ -52,21 +61,23 @@ def open_secrets(
     return Opened(seeds, round_keys)
 
 
-def remove_masks(
-    total: Ring, round_id: bytes, roster: bytes, publics: Mapping[str, JoinPublic], opened: Opened
-) -> None:
+def remove_masks(total: Ring, ground: Ground, opened: Opened) -> None:
     """Take every mask that is left off the sum of the survivors' masked vectors, in place.
 
     Left are each survivor's self-mask, and the masks that survivors share with members who did not survive.
     """
-    apply_masks(total, _left(round_id, roster, publics, opened))
+    apply_masks(total, _left(ground, opened))
 
 
-def _left(round_id: bytes, roster: bytes, publics: Mapping[str, JoinPublic], opened: Opened) -> Iterator[MaskStream]:
+def _left(ground: Ground, opened: Opened) -> Iterator[MaskStream]:
     """Yield them one by one, since there may be many thousands."""
+    round_id, roster = ground.round_id, ground.roster_hash
     for member, seed in opened.seeds.items():
         yield MaskStream(keys.self_mask_keys(seed, round_id, roster, member), -1)
-        for gone, round_key in opened.round_keys.items():
-            shared = keys.exchange(round_key, publics[member].round_key)
+    for gone, round_key in opened.round_keys.items():
+        for member in ground.topology.partners(gone):
+            if member not in opened.seeds:
+                continue
+            shared = keys.exchange(round_key, ground.publics[member].round_key)
             pair = keys.pair_mask_keys(shared, round_id, roster, member, gone)
             yield MaskStream(pair, -1 if gone > member else 1)  # the opposite of what the survivor applied
