@@ -25,11 +25,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 @pytest.mark.parametrize(
     ("point", "counted"),
     [
-        ("before commit reserve", False),
         ("after commit reserve", False),
         ("after commit upload", False),
         ("after send chunk", None),
-        ("before commit reveal", True),
         ("after commit reveal", True),
         ("after send round reveal", True),
     ],

@@ -20,6 +20,9 @@ from analytics_client.result import Result
 from queries.errors import QuorumError, ServiceError
 
 VICTIM = "cedar"
+MOST = 0.9
+"""Share of the points at which a process must really have died: the round ends at the third REVEAL, so that a fourth,
+and what depends on who answers first, is not always passed."""
 
 pytestmark = pytest.mark.soak
 
@@ -61,24 +64,34 @@ def test_an_agent_killed_anywhere_costs_at_most_its_own_part(tmp_path: Path) -> 
     with campaign(tmp_path) as running:
         points = passed_by_a_request(running, VICTIM)
         assert {"after commit reserve#1", "before send chunk#1", "after commit reveal#1"} <= set(points)
+        died = 0
         for point in points:
             with killed_at(point):
-                answer = running.ask_and_kill(VICTIM, point)
+                answer = running.ask_and_maybe_kill(VICTIM, point)
+                if answer is None:
+                    continue
+                died += 1
                 assert isinstance(answer, Result), repr(answer)
                 assert set(EVERYONE) - {VICTIM} <= set(answer.survivors)
                 check_everything(running)
+        assert died > MOST * len(points)
 
 
 def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
     with campaign(tmp_path) as running:
         points = passed_by_a_request(running, "coordinator")
         assert {"within RequestDesk._release.work#1", "before unmask#1", "after receive manifest#4"} <= set(points)
+        died = 0
         for point in points:
             with killed_at(point):
                 earlier = running.ask_everyone()
                 kept = running.release_of(earlier)
-                answer = running.ask_and_kill("coordinator", point)
+                answer = running.ask_and_maybe_kill("coordinator", point)
+                if answer is None:
+                    continue
+                died += 1
                 assert isinstance(answer, Result | QuorumError | ServiceError), repr(answer)
                 assert isinstance(answer, Result) or answer.hint, repr(answer)
                 running.check_kept(earlier, kept)
                 check_everything(running)
+        assert died > MOST * len(points)
