@@ -40,22 +40,22 @@ class Tap:
         self.control: dict[str, list[agent_pb2.FromAgent]] = {name: [] for name in INSTITUTIONS}
         self.uploads: dict[str, bytes] = dict.fromkeys(INSTITUTIONS, b"")
         self.vectors: dict[str, np.ndarray] = {}
-        dispatch, feed, upload = AgentServicer._dispatch, AgentServicer._feed, Responder.upload
+        dispatch, take, upload = AgentServicer._dispatch, AgentServicer._take, Responder.upload
 
         def tapped_dispatch(service: AgentServicer, message: agent_pb2.FromAgent, connection: AgentConnection) -> None:
             self.control[connection.id].append(message)
             dispatch(service, message, connection)
 
-        async def tapped_feed(service: AgentServicer, round_: object, member: str, message: object) -> None:
-            self.uploads[member] += message.data  # type: ignore[attr-defined]
-            await feed(service, round_, member, message)  # type: ignore[arg-type]
+        async def tapped_take(service: AgentServicer, member: str, message: agent_pb2.UploadChunk, data: bytes) -> None:
+            self.uploads[member] += data
+            await take(service, member, message, data)
 
         def tapped_upload(responder: Responder, active: ActiveRound) -> Iterator[bytes]:
             self.vectors[responder._me] = active.vector.result().copy()
             return upload(responder, active)
 
         patch.setattr(AgentServicer, "_dispatch", tapped_dispatch)
-        patch.setattr(AgentServicer, "_feed", tapped_feed)
+        patch.setattr(AgentServicer, "_take", tapped_take)
         patch.setattr(Responder, "upload", tapped_upload)
 
     def sizes(self) -> dict[str, list[tuple[str, int]]]:
