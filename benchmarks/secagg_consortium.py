@@ -39,7 +39,7 @@ from analytics_server.config import load
 from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
-from analytics_server.coordinator.rounds import Deadlines, Round
+from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed
 from analytics_server.store import Store
 from protos.v1 import agent_pb2, agent_pb2_grpc, envelope_pb2
 from trust.identity import keys, membership, x509
@@ -241,7 +241,10 @@ class BenchCoordinator:
             connection = self._hub.get(name)
             assert connection is not None, name
             connection.send(announce)
-        total = await round_.finish(_nothing_to_log)
+        try:
+            total = await round_.finish(_nothing_to_log)
+        except RoundFailed as failure:
+            raise AssertionError(f"{failure}: {round_.dropouts[:3]}") from failure
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         assert set(round_.survivors) == set(case.names) - case.gone, round_.dropouts[:3]
         assert np.array_equal(total, sum_of(round_.survivors, case.length, case.dtype)), "the sum is wrong"

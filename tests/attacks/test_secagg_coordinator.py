@@ -73,7 +73,7 @@ def announce(consortium: Consortium, **changes: object) -> bytes:
         ({"invited": ("", "a", "b", "c")}, "an id that is empty"),
         ({"invited": tuple(f"h{i:04}" for i in range(2001)), "threshold": 1334}, "at most 2000"),
         (
-            {"invited": tuple(f"h{i:03}" for i in range(501)), "threshold": 500, "colluders": 450},
+            {"invited": tuple(f"h{i:03}" for i in range(501)), "threshold": 400, "colluders": 200},
             "no number of neighbours is safe",
         ),
         ({"length": 0}, "0 entries"),

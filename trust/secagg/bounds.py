@@ -26,6 +26,9 @@ DROPOUTS_ONE_IN = 10
 COLLUDERS_ONE_IN = 20
 """The graph allows for one in twenty to collude, even where a round names fewer."""
 
+FEWEST_PER_COLLUDER = 3
+"""Where more than a third collude, as good as everybody would have to be everybody's neighbour."""
+
 
 @dataclass(frozen=True, slots=True)
 class Degree:
@@ -51,14 +54,16 @@ def degree(
     privacy_bits: int = PRIVACY_BITS,
     abort_bits: int = ABORT_BITS,
 ) -> Degree | None:
-    """Return the smallest degree that serves a roster of so many members, or None if there is none.
+    """Return the smallest degree that serves a roster of so many members, or None where no half of them is enough.
 
     `threshold` is the round's t: at least t - colluders honest members survive. `dropouts` is how many members may
     vanish after they joined, one in ten by default.
     """
     bad = max(colluders, ceil(members / COLLUDERS_ONE_IN))
     gone = members // DROPOUTS_ONE_IN if dropouts is None else dropouts
-    for holders in range(2, members - 1, 2):
+    if bad * FEWEST_PER_COLLUDER > members:
+        return None
+    for holders in range(2, members // 2 + 1, 2):
         share_threshold = _share_threshold(members, bad, holders, privacy_bits)
         least = _least_partners(members, bad, holders // 2, privacy_bits)
         found = Degree(holders, share_threshold, holders // 2, least)
