@@ -39,6 +39,7 @@ from trust.lanes import lanes_of
 from trust.secagg import default_threshold, make_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.packing import unpack
+from trust.secagg.parameters import LARGEST_FULL_GRAPH
 
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
@@ -240,6 +241,12 @@ class RequestDesk:
                 f"{'organisation' if len(organisations) == 1 else 'organisations'} now"
                 f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
                 hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
+            )
+        if len(invited) > LARGEST_FULL_GRAPH:
+            raise QuorumError(
+                f"{verified.dataset!r} is served by {len(invited)} institutions, and a cohort has at most"
+                f" {LARGEST_FULL_GRAPH}",
+                hint="publish the dataset for fewer institutions",
             )
         threshold = default_threshold(len(invited))
         plan = checked.plan

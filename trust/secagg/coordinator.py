@@ -118,6 +118,8 @@ class CoordinatorRound:
             self._on_register(member, message)
             return
         cohort = self._cohort
+        if cohort is not None and member in self.parameters.positions and member not in cohort.names:
+            raise LateMessage(f"institution {member} registered after the cohort was fixed", party=member)
         with self._from(member, "join", cohort.names if cohort else self.parameters.invited, self._joins):
             if cohort is None:
                 holders: Sequence[str] = self.parameters.invited
