@@ -18,6 +18,7 @@ from harness.consortium import Consortium, consortium
 
 from analytics_server.coordinator.hub import AgentConnection
 from analytics_server.coordinator.rounds import Deadlines
+from analytics_server.coordinator.witnessing import Witnessing
 from protos.v1 import agent_pb2, log_pb2, query_pb2, secagg_pb2
 from trust.identity import envelope as dsse
 from trust.identity.requests import PAYLOAD_TYPE
@@ -223,7 +224,12 @@ def test_a_second_round_of_a_request_gets_no_second_answer(
             announced.append(kept)
         original(connection, message)
 
+    async def no_newer_head(_witnessing: Witnessing) -> None:
+        """The announcement that is replayed carries the head it had: none may have come after it."""
+
+    monkeypatch.setattr(Witnessing, "catch_up", no_newer_head)
     monkeypatch.setattr(AgentConnection, "send", send)
+    running.wait_until_served("people", len(INSTITUTIONS))
     with running.session() as session:
         session.query(COUNT, rho=0.5)
     before = spent(running, VICTIM)
