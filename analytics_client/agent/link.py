@@ -180,7 +180,14 @@ class _Stream:
         return responder
 
     async def _announced(self, responder: Responder, announce: agent_pb2.Announce) -> None:
-        answer, active, refusal = await self._in_judge(partial(responder.answer, announce))
+        judging = asyncio.ensure_future(self._in_judge(partial(responder.answer, announce)))
+        try:
+            answer, active, refusal = await asyncio.shield(judging)
+        except asyncio.CancelledError:  # nobody will hear the answer: what a yes has reserved must not stay so
+            _, active, _ = await judging
+            if active is not None:
+                await asyncio.to_thread(responder.end, active)
+            raise
         if active is not None:
             queue: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
             self._rounds[active.id] = queue

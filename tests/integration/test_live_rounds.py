@@ -241,6 +241,38 @@ def test_a_coordinator_that_stops_in_a_round_ends_it_after_restart_and_keeps_wha
         assert session.query(COUNT, rho=0.5).survivors == INSTITUTIONS
 
 
+def test_an_agent_that_was_still_judging_when_the_coordinator_died_keeps_no_reservation(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, judging, go = Responder.answer, threading.Event(), threading.Event()
+
+    def answer(responder: Responder, announce: Any) -> Any:
+        if responder._me == "ash":
+            judging.set()
+            go.wait(10)
+        return original(responder, announce)
+
+    monkeypatch.setattr(Responder, "answer", answer)
+
+    def ask() -> None:
+        with running.session() as session, pytest.raises(QuorumError, match="stopped in the middle"):
+            session.query(COUNT, rho=0.5)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert judging.wait(10)
+    assert running.coordinator is not None
+    running.coordinator.stop()
+    time.sleep(0.3)  # the connection's end has reached the agent
+    go.set()
+    running.start_coordinator()
+    running.wait_until_served("people", 4)
+    asking.join(20)
+    assert spent(running.folder / "ash") == 0
+    with running.session() as session:
+        assert session.query(COUNT, rho=0.5).survivors == INSTITUTIONS
+
+
 def test_an_agent_restarts_and_serves_with_its_ledger_as_it_was(running: Consortium) -> None:
     with running.session() as session:
         session.query(COUNT, rho=0.5)
