@@ -174,7 +174,7 @@ class Session:
         )
         before = self._pins.log_size
         last = None
-        for progress in self._run(request_id, envelope):
+        for progress in self._run(request_id, envelope, steps=on_progress is not None):
             last = progress
             if on_progress is not None:
                 on_progress(Progress(progress.step, tuple(progress.institutions)))
@@ -184,9 +184,9 @@ class Session:
             raise _error_of(last.failure)
         return self._accept(last, request_id, plan, rho_nano, log_size_before=before)
 
-    def _run(self, request_id: bytes, envelope: bytes) -> Iterator[analyst_pb2.Progress]:
+    def _run(self, request_id: bytes, envelope: bytes, *, steps: bool) -> Iterator[analyst_pb2.Progress]:
         """Submit and follow. Where the connection is lost on the way, ask for the request's last state instead."""
-        request = analyst_pb2.SubmitRequest(request=envelope_pb2.Envelope.FromString(envelope))
+        request = analyst_pb2.SubmitRequest(request=envelope_pb2.Envelope.FromString(envelope), steps=steps)
         submitted = False
         try:
             with translated(self.profile.address):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import numpy as np
 import structlog
@@ -22,8 +21,7 @@ from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
 from protos.v1 import agent_pb2, log_pb2
-from queries.accounting import Curve, rho_to_epsilon
-from queries.encode import decode_query
+from queries.accounting import Curve
 from queries.errors import (
     CohortiumError,
     ConfigError,
@@ -33,13 +31,13 @@ from queries.errors import (
     QueryError,
     ServiceError,
 )
-from queries.plan import NoiseShape, Plan, make_plan
-from queries.policy import Policy, RequestFacts, decide
-from queries.resolve import columns_used, operations_used
+from queries.plan import NoiseShape, Plan
+from queries.policy import Policy, decide
 from queries.schema import Dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.lanes import lanes_of
+from trust.question import facts_of, plan_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
@@ -204,7 +202,8 @@ class Responder:
             minimum_cohort=max(self._policy.minimum_cohort, verified.minimum_cohort, self._membership.minimum_cohort),
             colluders=max(self._policy.colluders, self._membership.colluders),
         )
-        rule = self._allow(verified, plan, parameters, served.dataset)
+        rule = self._allow(verified, plan, parameters)
+        join = core.join()  # nothing may fail between the reservation and the answer
         reservation = self._ledger.reserve(
             request_id=verified.request_id,
             digest=request_envelope_hash(verified.payload),
@@ -219,7 +218,7 @@ class Responder:
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
         vector = self._work.submit(self._vector, served, plan, noise, lanes, verified.request_id)
-        return ActiveRound(core, verified.request_id, vector), core.join()
+        return ActiveRound(core, verified.request_id, vector), join
 
     def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
         """No log, no answer: the very request must be included under the head just witnessed."""
@@ -249,10 +248,7 @@ class Responder:
             )
         if served.schema_hash != verified.schema_hash:
             raise QueryError(f"the request was made for another description of {verified.dataset!r}", hint="ask again")
-        query = decode_query(verified.query)
-        if query.dataset != verified.dataset:
-            raise QueryError("the request names one dataset and its query another")
-        return served, make_plan(query, served.dataset)
+        return served, plan_of(verified, served.dataset)
 
     def _check_shape(
         self, parameters: RoundParameters, verified: VerifiedRequest, plan: Plan
@@ -268,23 +264,10 @@ class Responder:
             raise QueryError("the announced vector is not the one this query stands for")
         return noise, lanes
 
-    def _allow(self, verified: VerifiedRequest, plan: Plan, parameters: RoundParameters, dataset: Dataset) -> str:
-        decision = decide(
-            self._policy,
-            RequestFacts(
-                analyst=verified.analyst,
-                roles=frozenset(verified.roles),
-                purpose=verified.purpose,
-                dataset=verified.dataset,
-                columns=columns_used(plan.query),
-                operations=operations_used(plan.query),
-                rho_nano=verified.rho_nano,
-                epsilon=rho_to_epsilon(verified.rho_nano / 1e9, dataset.delta),
-                minimum_cohort=parameters.minimum_cohort,
-                colluders=parameters.colluders,
-                at=datetime.now().astimezone(),
-            ),
-        )
+    def _allow(self, verified: VerifiedRequest, plan: Plan, parameters: RoundParameters) -> str:
+        """Return the rule that allows the request. Raises PolicyDenied."""
+        facts = facts_of(verified, plan, minimum_cohort=parameters.minimum_cohort, colluders=parameters.colluders)
+        decision = decide(self._policy, facts)
         if not decision.allowed:
             raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
         return decision.rule

@@ -14,6 +14,7 @@ from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
 from trust.rpc.server import peer as peer_of
 from trust.rpc.server import serves
 
+ALWAYS_TOLD = {"logged", "released", "failed"}
 PIECE = 1 << 20
 """Most bytes of a release in one message."""
 
@@ -53,6 +54,8 @@ class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
     ) -> AsyncIterator[analyst_pb2.Progress]:
         """Run a signed request; the stream reports its steps and ends with the release or the failure."""
         async for progress in self._desk.submit(request.request, peer_of(context)):
+            if not request.steps and progress.step not in ALWAYS_TOLD:
+                continue
             for message in _in_pieces(progress):
                 yield message
 

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,16 +25,22 @@ from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, R
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from analytics_server.store import RequestRow, UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, log_pb2, query_pb2
-from queries.accounting import rho_to_epsilon
-from queries.encode import decode_query
-from queries.errors import CohortiumError, IdentityError, PolicyDenied, QueryError, QuorumError, ServiceError
-from queries.ir import Query
-from queries.plan import Plan, make_plan
-from queries.policy import RequestFacts, decide
-from queries.resolve import columns_used, operations_used, shape
+from queries.errors import (
+    CohortiumError,
+    IdentityError,
+    PolicyDenied,
+    QueryError,
+    QuorumError,
+    ServiceError,
+    SignatureError,
+)
+from queries.plan import Plan
+from queries.policy import decide
+from queries.resolve import shape
 from trust.identity.names import Peer
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.lanes import lanes_of
+from trust.question import facts_of, plan_of
 from trust.secagg import default_threshold, make_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.packing import unpack
@@ -57,7 +62,6 @@ class _Checked:
 
     verified: VerifiedRequest
     envelope: bytes
-    query: Query
     plan: Plan
 
 
@@ -131,31 +135,15 @@ class RequestDesk:
                 f"dataset {verified.dataset!r} has a newer description than the one this request was made for",
                 hint="fetch it again (cohortium describe) and ask again",
             )
-        query = decode_query(verified.query)
-        if query.dataset != verified.dataset:
-            raise QueryError(f"the request names dataset {verified.dataset!r} but its query another one")
-        plan = make_plan(query, published.dataset)
-        decision = decide(
-            self._directory.coordinator_policy(),
-            RequestFacts(
-                analyst=verified.analyst,
-                roles=frozenset(verified.roles),
-                purpose=verified.purpose,
-                dataset=verified.dataset,
-                columns=columns_used(plan.query),
-                operations=operations_used(plan.query),
-                rho_nano=verified.rho_nano,
-                epsilon=rho_to_epsilon(verified.rho_nano / 1e9, published.dataset.delta),
-                minimum_cohort=max(verified.minimum_cohort, membership.minimum_cohort),
-                colluders=membership.colluders,
-                at=datetime.now().astimezone(),
-            ),
-        )
+        plan = plan_of(verified, published.dataset)
+        cohort = max(verified.minimum_cohort, membership.minimum_cohort)
+        facts = facts_of(verified, plan, minimum_cohort=cohort, colluders=membership.colluders)
+        decision = decide(self._directory.coordinator_policy(), facts)
         if not decision.allowed:
             entries = [records.requested(verified, shape(plan.query)), records.denied_here(verified, decision.rule)]
             await self._database.write(lambda uow: self._log.append_in(uow, entries))
             raise PolicyDenied(decision.message, rule=f"coordinator: {decision.rule}", hint=decision.hint)
-        return _Checked(verified, envelope, plan.query, plan)
+        return _Checked(verified, envelope, plan)
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -165,15 +153,19 @@ class RequestDesk:
         round_: Round | None = None
         heads: Heads | None = None
         try:
-            known = await self._database.read(lambda uow: uow.request(request_id))
-            if known is not None and (stored := _stored(known)) is not None:
-                live.end(stored)
-                return
             request = envelope_pb2.Envelope.FromString(checked.envelope)
             excluded: set[str] = set()
             for attempt in range(1, MAX_ATTEMPTS + 1):
                 async with self._witnessing.turn:
-                    heads = await (self._enter(checked, live) if heads is None else self._witnessing.latest(heads.seq))
+                    if heads is None:
+                        entered = await self._enter(checked)
+                        if isinstance(entered, analyst_pb2.Progress):
+                            live.end(entered)
+                            return
+                        heads = entered
+                        live.step("logged", ())
+                    else:
+                        heads = await self._witnessing.latest(heads.seq)
                     round_ = self._new_round(checked, live, excluded)
                     round_.start()
                     self._witnessing.announce(round_.invited, round_.encoded_parameters, request, heads)
@@ -207,25 +199,31 @@ class RequestDesk:
         finally:
             self._live.pop(request_id, None)
 
-    async def _enter(self, checked: _Checked, live: Live) -> Heads:
-        """Write the request to the log before anyone is asked; return the head that covers it, with its proofs."""
+    async def _enter(self, checked: _Checked) -> Heads | analyst_pb2.Progress:
+        """Write the request to the log before anyone is asked; return the head that covers it, with its proofs.
+
+        For a request that has ended before, return its end, and write nothing.
+        """
         verified = checked.verified
 
-        def work(uow: UnitOfWork) -> Heads:
-            uow.add_request(
-                request_id=verified.request_id,
-                analyst=verified.analyst,
-                dataset=verified.dataset,
-                envelope=checked.envelope,
-                expires_at=verified.expires_at,
-            )
-            return self._witnessing.prove(
-                uow, self._log.append_in(uow, [records.requested(verified, shape(checked.query))])
-            )
+        def work(uow: UnitOfWork) -> Heads | analyst_pb2.Progress:
+            try:
+                uow.add_request(
+                    request_id=verified.request_id,
+                    analyst=verified.analyst,
+                    dataset=verified.dataset,
+                    envelope=checked.envelope,
+                    expires_at=verified.expires_at,
+                )
+            except SignatureError:
+                known = uow.request(verified.request_id)
+                if known is None or (stored := _stored(known)) is None:
+                    raise
+                return stored
+            seq = self._log.append_in(uow, [records.requested(verified, shape(checked.plan.query))])
+            return self._witnessing.prove(uow, seq)
 
-        heads = await self._database.write(work)
-        live.step("logged", ())
-        return heads
+        return await self._database.write(work)
 
     def _new_round(self, checked: _Checked, live: Live, excluded: set[str]) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""

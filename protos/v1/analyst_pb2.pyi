@@ -30,10 +30,12 @@ class DatasetListing(_message.Message):
     def __init__(self, dataset: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., serving: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("request",)
+    __slots__ = ("request", "steps")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     request: _envelope_pb2.Envelope
-    def __init__(self, request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ...) -> None: ...
+    steps: bool
+    def __init__(self, request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., steps: _Optional[bool] = ...) -> None: ...
 
 class ResultRequest(_message.Message):
     __slots__ = ("request_id",)

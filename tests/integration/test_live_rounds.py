@@ -15,8 +15,10 @@ from harness.consortium import Consortium, consortium
 
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.session import Session
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.rounds import Deadlines
+from protos.v1 import analyst_pb2
 from queries.errors import BudgetError, ConfigError, DataError, IdentityError, PolicyDenied, QuorumError
 from queries.policy import Policy
 from trust.secagg import Member, PairKeys
@@ -338,3 +340,42 @@ def test_a_denial_by_the_coordinators_own_policy_is_logged(
     assert denied.value.rule == "coordinator: default-deny"
     assert [kind for kind, _ in log(running)][-2:] == ["requested", "decided"]
     assert all(spent(running.folder / name) == 0 for name in INSTITUTIONS)
+
+
+def test_the_same_signed_request_again_gets_the_stored_answer_and_is_charged_once(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    original = Session._run
+
+    def run(session: Session, request_id: bytes, envelope: bytes, *, steps: bool) -> Iterator[analyst_pb2.Progress]:
+        sent.append(envelope)
+        yield from original(session, request_id, envelope, steps=steps)
+
+    monkeypatch.setattr(Session, "_run", run)
+    with running.session() as session:
+        result = session.query(COUNT, rho=0.5)
+        before = spent(running.folder / "ash")
+        request_id = bytes.fromhex(result.request_id)
+        again = list(original(session, request_id, sent[0], steps=True))
+        assert [progress.step for progress in again] == ["released"]
+        assert again[0].release == session._resume(request_id).release
+    assert spent(running.folder / "ash") == before
+
+
+def test_steps_are_told_to_whoever_follows_them_and_to_nobody_else(running: Consortium) -> None:
+    steps: list[str] = []
+    with running.session() as session:
+        session.query(COUNT, rho=0.1, on_progress=lambda progress: steps.append(progress.step))
+        assert steps == ["logged", "announced", "joined", "uploaded", "confirmed", "revealed", "released"]
+        told: list[str] = []
+        original = session._run
+
+        def run(request_id: bytes, envelope: bytes, *, steps: bool) -> Iterator[analyst_pb2.Progress]:
+            for progress in original(request_id, envelope, steps=steps):
+                told.append(progress.step)
+                yield progress
+
+        session._run = run  # type: ignore[method-assign]  # this session is the test's own
+        session.query(COUNT, rho=0.1)
+    assert told == ["logged", "released"]
