@@ -71,7 +71,7 @@ bench-query: $(DEV)  ## latency and throughput of a query, five agents
 bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
 	$(BIN)/python benchmarks/noise.py
 
-bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 1000 institutions over loopback mTLS
+bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 500 institutions over loopback mTLS
 	$(BIN)/python benchmarks/secagg.py
 
 soak: $(DEV) fuzz  ## long campaigns

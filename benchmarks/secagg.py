@@ -23,7 +23,9 @@ round is verified. Writes benchmarks/results/secagg.json; parts that were not ru
     context                       machine, load average before and after, ring, date, steps of each round
 
 Keys of rounds are institutions x entries; in `_10drop` every tenth institution vanishes after JOIN, before it uploads.
-A short round goes before each, so that keys which outlive rounds are at hand, as they are in an agent that serves.
+A short round goes before each, so that keys which outlive rounds are at hand, as they are in an agent that serves; with
+500 institutions it would take as long as the round itself, and there the first of them is cold. Cohorts above 500 draw
+their neighbours, an extra step that the services do not carry yet: they refuse such rounds, and so does this.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -49,12 +51,14 @@ from secagg_consortium import Case, coordinator_process, fleet_process, found, n
 
 RESULTS = Path(__file__).parent / "results" / "secagg.json"
 ROUNDS = (
-    "10x1M", "10x10M", "50x10k", "50x1M", "100x1M", "100x1M_10drop", "500x100k", "500x100k_10drop", "1000x100k",
+    "10x1M", "10x10M", "50x10k", "50x1M", "100x1M", "100x1M_10drop", "500x100k", "500x100k_10drop",
 )  # fmt: skip
 PARTS = ("rates", "memory", "ingest", "wire")
 FLEETS = 2
 BRIEF_S = 10.0
 """Rounds shorter than this are run three times."""
+LARGE = 500
+"""Institutions from which on no round is run only to warm up."""
 CHUNK = 1 << 20
 
 
@@ -77,7 +81,8 @@ class Bench:
 
     def close(self) -> None:
         for pipe in (*self._fleets, self._coordinator):
-            pipe.send(("stop",))
+            with suppress(BrokenPipeError):  # a process that failed has said why
+                pipe.send(("stop",))
         for process in self._processes:
             process.join(20)
             process.kill()
@@ -136,7 +141,8 @@ def rounds(keys: Sequence[str], ring_bits: int) -> Iterator[tuple[str, dict[str,
         return
     with running([everyone[i::FLEETS] for i in range(FLEETS)]) as bench:
         for key, case in cases.items():
-            bench.round(replace(case, length=1000, dropouts=0))
+            if case.institutions < LARGE:
+                bench.round(replace(case, length=1000, dropouts=0))
             measured = [bench.round(case)]
             while len(measured) < 3 and measured[0]["seconds"] < BRIEF_S:
                 measured.append(bench.round(case))

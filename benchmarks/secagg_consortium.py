@@ -1,4 +1,4 @@
-"""A consortium of up to a thousand institutions on one machine, to time whole rounds of secure aggregation.
+"""A consortium of hundreds of institutions on one machine, to time whole rounds of secure aggregation.
 
 Real, the product's own code: governance, CA and membership in a real store; one TLS certificate, identity key, epoch
 key, connection and `Link` per institution; the coordinator's `AgentServicer`, `Hub`, `Directory` and `Round`; every
@@ -541,6 +541,6 @@ def forget_peak() -> tuple[int, int]:
 
 
 def _run(main: Callable[[], Any]) -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
