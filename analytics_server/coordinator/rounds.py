@@ -294,9 +294,9 @@ class Round:
         end = asyncio.get_running_loop().time() + seconds
         while self._waiting and not (done and done()):
             self._progressed.clear()
-            left = end - asyncio.get_running_loop().time()
             try:
-                await asyncio.wait_for(self._progressed.wait(), timeout=max(left, 0))
+                async with asyncio.timeout_at(end):  # wait_for of Python 3.11 can lose a cancellation
+                    await self._progressed.wait()
             except TimeoutError:
                 for member in sorted(self._waiting):
                     self.drop(member, f"no answer within {seconds:g} s")
