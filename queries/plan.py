@@ -99,38 +99,53 @@ class Plan:
         return _rows_in_all(self.dataset, self.rows_per_person) << self.scale_bits
 
     def noise(self, rho_nano: int, *, threshold: int, colluders: int, invited: int) -> NoiseShape:
-        """Return the smallest refinement and the noise that give rho = rho_nano / 10^9 of zero-concentrated privacy.
+        """Return the noise of a release that costs rho_nano / 10^9. Raise as `noise_shape`."""
+        return noise_shape(
+            self.delta_squared,
+            self.largest_sum,
+            rho_nano,
+            threshold=threshold,
+            colluders=colluders,
+            invited=invited,
+        )
 
-        Any `threshold - colluders` honest shares alone carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the
-        cost or the cohort is impossible, or where sum and noise could leave the 64-bit ring.
-        """
-        if not 1 <= rho_nano <= MAX_RHO_NANO:
-            raise QueryError(
-                f"a query costs rho between {1 / NANO:g} and {MAX_RHO_NANO // NANO}",
-                hint="choose epsilon between 0.01 and 10",
-            )
-        if colluders < 0 or not colluders < threshold <= invited or 2 * threshold <= invited + colluders:
-            raise QueryError(
-                f"threshold {threshold} is impossible for {invited} institutions of which {colluders} may collude",
-                hint="2 threshold must exceed institutions + colluders",
-            )
-        unrefined = Fraction(self.delta_squared * NANO, 2 * rho_nano)
-        sure = threshold - colluders
-        bits = 0
-        while unrefined * 4**bits < MIN_SHARE_VARIANCE * sure:
-            bits += 1
-        shape = NoiseShape(bits, unrefined * 4**bits / sure, unrefined * 4**bits)
-        if log_tau(shape.share_variance, invited) > LOG_TAU:
-            raise QueryError(
-                f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
-            )
-        deviation = isqrt(int(shape.total_variance(invited))) + 1
-        if (self.largest_sum << bits) + 40 * deviation >= _RING:
-            raise QueryError(
-                "sum and noise of this query do not fit into 62 bits",
-                hint="spend a larger epsilon, or limit the rows per person",
-            )
-        return shape
+
+def noise_shape(
+    delta_squared: int, largest_sum: int, rho_nano: int, *, threshold: int, colluders: int, invited: int
+) -> NoiseShape:
+    """Return the smallest refinement and the noise that give rho = rho_nano / 10^9 of zero-concentrated privacy.
+
+    `delta_squared` is the squared L2 sensitivity, `largest_sum` a bound on every exact sum, in unrefined steps. Any
+    `threshold - colluders` honest shares alone carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the cost or
+    the cohort is impossible, or where sum and noise could leave the 64-bit ring.
+    """
+    if not 1 <= rho_nano <= MAX_RHO_NANO:
+        raise QueryError(
+            f"a query costs rho between {1 / NANO:g} and {MAX_RHO_NANO // NANO}",
+            hint="choose epsilon between 0.01 and 10",
+        )
+    if colluders < 0 or not colluders < threshold <= invited or 2 * threshold <= invited + colluders:
+        raise QueryError(
+            f"threshold {threshold} is impossible for {invited} institutions of which {colluders} may collude",
+            hint="2 threshold must exceed institutions + colluders",
+        )
+    unrefined = Fraction(delta_squared * NANO, 2 * rho_nano)
+    sure = threshold - colluders
+    bits = 0
+    while unrefined * 4**bits < MIN_SHARE_VARIANCE * sure:
+        bits += 1
+    shape = NoiseShape(bits, unrefined * 4**bits / sure, unrefined * 4**bits)
+    if log_tau(shape.share_variance, invited) > LOG_TAU:
+        raise QueryError(
+            f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
+        )
+    deviation = isqrt(int(shape.total_variance(invited))) + 1
+    if (largest_sum << bits) + 40 * deviation >= _RING:
+        raise QueryError(
+            "sum and noise of this query do not fit into 62 bits",
+            hint="spend a larger epsilon, or limit the rows per person",
+        )
+    return shape
 
 
 def log_tau(share_variance: Fraction, shares: int) -> float:

@@ -61,6 +61,22 @@ class Requests:
         if done.rowcount != 1:
             raise ServiceError(f"request {request_id.hex()[:12]} is not running, so it cannot end")
 
+    def requests_of(self, analyst: str) -> list[RequestRow]:
+        """Return an analyst's requests in no particular order."""
+        rows = self._connection.execute(select(t.request).where(t.request.c.analyst == analyst))
+        return [self._row(row) for row in rows.all()]
+
+    def add_job_round(self, request_id: bytes, progress: bytes) -> None:
+        """Keep what a round of a running job released, after those before it."""
+        number = len(self.job_rounds(request_id))
+        row = {"request_id": request_id, "number": number, "progress": progress}
+        self._connection.execute(insert(t.job_round).values(**row))
+
+    def job_rounds(self, request_id: bytes) -> list[bytes]:
+        """Return what a job's rounds released, in their order."""
+        rounds = select(t.job_round.c.progress).where(t.job_round.c.request_id == request_id)
+        return list(self._connection.execute(rounds.order_by(t.job_round.c.number)).scalars())
+
     def _row(self, row: Row[Any]) -> RequestRow:
         index = t.audit_index.c
         seqs = self._connection.execute(

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from analytics_server.store import engine as engines
 from queries.errors import ConfigError
 
-RECORDS = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership", "dataset")
+RECORDS = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership", "dataset", "job_round")
 CHANGING = {"participant": "INSERT, UPDATE, DELETE", "audit_index": "INSERT, DELETE"}
 GUARDED = {
     "request": "INSERT, UPDATE (state, release, failure)",

@@ -73,6 +73,16 @@ request = Table(
     sqlite_with_rowid=False,
 )
 
+# What a training job has released so far, round by round: a restart goes on after the last of them.
+job_round = Table(
+    "job_round",
+    METADATA,
+    Column("request_id", LargeBinary, ForeignKey("request.request_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("progress", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 audit_entry = Table(
     "audit_entry",
     METADATA,

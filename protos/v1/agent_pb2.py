@@ -26,7 +26,7 @@ from protos.v1 import analyst_pb2 as protos_dot_v1_dot_analyst__pb2
 from protos.v1 import envelope_pb2 as protos_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/agent.proto\x12\x0c\x63ohortium.v1\x1a\x17protos/v1/analyst.proto\x1a\x18protos/v1/envelope.proto\"\xed\x01\n\tFromAgent\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.cohortium.v1.HelloH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cohortium.v1.AnswerH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12\x30\n\x0b\x63osignature\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.CosignatureH\x00\x12(\n\x07serving\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.ServingH\x00\x42\t\n\x07message\"\xe8\x01\n\x07ToAgent\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.cohortium.v1.WelcomeH\x00\x12*\n\x08\x61nnounce\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.AnnounceH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12+\n\x06\x63losed\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.RoundClosedH\x00\x12\"\n\x04head\x18\x05 \x01(\x0b\x32\x12.cohortium.v1.HeadH\x00\x42\t\n\x07message\"6\n\x05Hello\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\t\"1\n\x07Serving\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.cohortium.v1.Served\".\n\x06Served\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"k\n\x07Welcome\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12(\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\n\n\x02\x61t\x18\x03 \x01(\x03\"A\n\x04Head\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\x94\x01\n\x08\x41nnounce\x12\x12\n\nparameters\x18\x01 \x01(\x0c\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12 \n\x04head\x18\x03 \x01(\x0b\x32\x12.cohortium.v1.Head\x12)\n\tinclusion\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.LogProof\"}\n\x06\x41nswer\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x0c\n\x04join\x18\x04 \x01(\x0c\x12.\n\x0b\x63osignature\x18\x05 \x01(\x0b\x32\x19.cohortium.v1.Cosignature\"\xc2\x01\n\x08\x44\x65\x63ision\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x10\n\x08round_id\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x17\n\x0frho_nano_before\x18\t \x01(\x04\x12\x16\n\x0erho_nano_after\x18\n \x01(\x04\")\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04line\x18\x02 \x01(\t\"?\n\x0cRoundMessage\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"0\n\x0bRoundClosed\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"?\n\x0bUploadChunk\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\"\x0f\n\rUploadReceipt2\x8e\x01\n\tAgentLink\x12=\n\x07\x43onnect\x12\x17.cohortium.v1.FromAgent\x1a\x15.cohortium.v1.ToAgent(\x01\x30\x01\x12\x42\n\x06Upload\x12\x19.cohortium.v1.UploadChunk\x1a\x1b.cohortium.v1.UploadReceipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/agent.proto\x12\x0c\x63ohortium.v1\x1a\x17protos/v1/analyst.proto\x1a\x18protos/v1/envelope.proto\"\xed\x01\n\tFromAgent\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.cohortium.v1.HelloH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cohortium.v1.AnswerH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12\x30\n\x0b\x63osignature\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.CosignatureH\x00\x12(\n\x07serving\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.ServingH\x00\x42\t\n\x07message\"\x97\x02\n\x07ToAgent\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.cohortium.v1.WelcomeH\x00\x12*\n\x08\x61nnounce\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.AnnounceH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12+\n\x06\x63losed\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.RoundClosedH\x00\x12\"\n\x04head\x18\x05 \x01(\x0b\x32\x12.cohortium.v1.HeadH\x00\x12-\n\njob_closed\x18< \x01(\x0b\x32\x17.cohortium.v1.JobClosedH\x00\x42\t\n\x07message\"6\n\x05Hello\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\t\"1\n\x07Serving\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.cohortium.v1.Served\".\n\x06Served\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"k\n\x07Welcome\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12(\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\n\n\x02\x61t\x18\x03 \x01(\x03\"A\n\x04Head\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\xb9\x01\n\x08\x41nnounce\x12\x12\n\nparameters\x18\x01 \x01(\x0c\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12 \n\x04head\x18\x03 \x01(\x0b\x32\x12.cohortium.v1.Head\x12)\n\tinclusion\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.LogProof\x12#\n\x03job\x18< \x01(\x0b\x32\x16.cohortium.v1.JobRound\"\'\n\x08JobRound\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\x0c\"}\n\x06\x41nswer\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x0c\n\x04join\x18\x04 \x01(\x0c\x12.\n\x0b\x63osignature\x18\x05 \x01(\x0b\x32\x19.cohortium.v1.Cosignature\"\xe4\x01\n\x08\x44\x65\x63ision\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x10\n\x08round_id\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x17\n\x0frho_nano_before\x18\t \x01(\x04\x12\x16\n\x0erho_nano_after\x18\n \x01(\x04\x12\x0c\n\x04slot\x18< \x01(\r\x12\x12\n\nmodel_hash\x18= \x01(\x0c\")\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04line\x18\x02 \x01(\t\"?\n\x0cRoundMessage\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"0\n\x0bRoundClosed\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x1f\n\tJobClosed\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"?\n\x0bUploadChunk\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\"\x0f\n\rUploadReceipt2\x8e\x01\n\tAgentLink\x12=\n\x07\x43onnect\x12\x17.cohortium.v1.FromAgent\x1a\x15.cohortium.v1.ToAgent(\x01\x30\x01\x12\x42\n\x06Upload\x12\x19.cohortium.v1.UploadChunk\x1a\x1b.cohortium.v1.UploadReceipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FROMAGENT']._serialized_start=91
   _globals['_FROMAGENT']._serialized_end=328
   _globals['_TOAGENT']._serialized_start=331
-  _globals['_TOAGENT']._serialized_end=563
-  _globals['_HELLO']._serialized_start=565
-  _globals['_HELLO']._serialized_end=619
-  _globals['_SERVING']._serialized_start=621
-  _globals['_SERVING']._serialized_end=670
-  _globals['_SERVED']._serialized_start=672
-  _globals['_SERVED']._serialized_end=718
-  _globals['_WELCOME']._serialized_start=720
-  _globals['_WELCOME']._serialized_end=827
-  _globals['_HEAD']._serialized_start=829
-  _globals['_HEAD']._serialized_end=894
-  _globals['_ANNOUNCE']._serialized_start=897
-  _globals['_ANNOUNCE']._serialized_end=1045
-  _globals['_ANSWER']._serialized_start=1047
-  _globals['_ANSWER']._serialized_end=1172
-  _globals['_DECISION']._serialized_start=1175
-  _globals['_DECISION']._serialized_end=1369
-  _globals['_COSIGNATURE']._serialized_start=1371
-  _globals['_COSIGNATURE']._serialized_end=1412
-  _globals['_ROUNDMESSAGE']._serialized_start=1414
-  _globals['_ROUNDMESSAGE']._serialized_end=1477
-  _globals['_ROUNDCLOSED']._serialized_start=1479
-  _globals['_ROUNDCLOSED']._serialized_end=1527
-  _globals['_UPLOADCHUNK']._serialized_start=1529
-  _globals['_UPLOADCHUNK']._serialized_end=1592
-  _globals['_UPLOADRECEIPT']._serialized_start=1594
-  _globals['_UPLOADRECEIPT']._serialized_end=1609
-  _globals['_AGENTLINK']._serialized_start=1612
-  _globals['_AGENTLINK']._serialized_end=1754
+  _globals['_TOAGENT']._serialized_end=610
+  _globals['_HELLO']._serialized_start=612
+  _globals['_HELLO']._serialized_end=666
+  _globals['_SERVING']._serialized_start=668
+  _globals['_SERVING']._serialized_end=717
+  _globals['_SERVED']._serialized_start=719
+  _globals['_SERVED']._serialized_end=765
+  _globals['_WELCOME']._serialized_start=767
+  _globals['_WELCOME']._serialized_end=874
+  _globals['_HEAD']._serialized_start=876
+  _globals['_HEAD']._serialized_end=941
+  _globals['_ANNOUNCE']._serialized_start=944
+  _globals['_ANNOUNCE']._serialized_end=1129
+  _globals['_JOBROUND']._serialized_start=1131
+  _globals['_JOBROUND']._serialized_end=1170
+  _globals['_ANSWER']._serialized_start=1172
+  _globals['_ANSWER']._serialized_end=1297
+  _globals['_DECISION']._serialized_start=1300
+  _globals['_DECISION']._serialized_end=1528
+  _globals['_COSIGNATURE']._serialized_start=1530
+  _globals['_COSIGNATURE']._serialized_end=1571
+  _globals['_ROUNDMESSAGE']._serialized_start=1573
+  _globals['_ROUNDMESSAGE']._serialized_end=1636
+  _globals['_ROUNDCLOSED']._serialized_start=1638
+  _globals['_ROUNDCLOSED']._serialized_end=1686
+  _globals['_JOBCLOSED']._serialized_start=1688
+  _globals['_JOBCLOSED']._serialized_end=1719
+  _globals['_UPLOADCHUNK']._serialized_start=1721
+  _globals['_UPLOADCHUNK']._serialized_end=1784
+  _globals['_UPLOADRECEIPT']._serialized_start=1786
+  _globals['_UPLOADRECEIPT']._serialized_end=1801
+  _globals['_AGENTLINK']._serialized_start=1804
+  _globals['_AGENTLINK']._serialized_end=1946
 # @@protoc_insertion_point(module_scope)

@@ -23,18 +23,20 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "announce", "round", "closed", "head")
+    __slots__ = ("welcome", "announce", "round", "closed", "head", "job_closed")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    JOB_CLOSED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     announce: Announce
     round: RoundMessage
     closed: RoundClosed
     head: Head
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
+    job_closed: JobClosed
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("log_size", "at", "version")
@@ -81,16 +83,26 @@ class Head(_message.Message):
     def __init__(self, checkpoint: _Optional[bytes] = ..., old_size: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Announce(_message.Message):
-    __slots__ = ("parameters", "request", "head", "inclusion")
+    __slots__ = ("parameters", "request", "head", "inclusion", "job")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     parameters: bytes
     request: _envelope_pb2.Envelope
     head: Head
     inclusion: _analyst_pb2.LogProof
-    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ...) -> None: ...
+    job: JobRound
+    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ..., job: _Optional[_Union[JobRound, _Mapping]] = ...) -> None: ...
+
+class JobRound(_message.Message):
+    __slots__ = ("slot", "model")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    model: bytes
+    def __init__(self, slot: _Optional[int] = ..., model: _Optional[bytes] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("round_id", "decision", "signature", "join", "cosignature")
@@ -107,7 +119,7 @@ class Answer(_message.Message):
     def __init__(self, round_id: _Optional[bytes] = ..., decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., join: _Optional[bytes] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after")
+    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "slot", "model_hash")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +130,8 @@ class Decision(_message.Message):
     HINT_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_BEFORE_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_AFTER_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     institution: str
     request_id: bytes
     round_id: bytes
@@ -128,7 +142,9 @@ class Decision(_message.Message):
     hint: str
     rho_nano_before: int
     rho_nano_after: int
-    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ...) -> None: ...
+    slot: int
+    model_hash: bytes
+    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "line")
@@ -155,6 +171,12 @@ class RoundClosed(_message.Message):
     round_id: bytes
     outcome: str
     def __init__(self, round_id: _Optional[bytes] = ..., outcome: _Optional[str] = ...) -> None: ...
+
+class JobClosed(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    def __init__(self, request_id: _Optional[bytes] = ...) -> None: ...
 
 class UploadChunk(_message.Message):
     __slots__ = ("round_id", "data", "manifest")

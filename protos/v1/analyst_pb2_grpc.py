@@ -49,6 +49,21 @@ class AnalystStub:
                 request_serializer=protos_dot_v1_dot_analyst__pb2.ResultRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_analyst__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Jobs = channel.unary_unary(
+                '/cohortium.v1.Analyst/Jobs',
+                request_serializer=protos_dot_v1_dot_analyst__pb2.JobsRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_analyst__pb2.JobsResponse.FromString,
+                _registered_method=True)
+        self.Rounds = channel.unary_stream(
+                '/cohortium.v1.Analyst/Rounds',
+                request_serializer=protos_dot_v1_dot_analyst__pb2.RoundsRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_analyst__pb2.Progress.FromString,
+                _registered_method=True)
+        self.Stop = channel.unary_unary(
+                '/cohortium.v1.Analyst/Stop',
+                request_serializer=protos_dot_v1_dot_analyst__pb2.StopRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_analyst__pb2.StopResponse.FromString,
+                _registered_method=True)
 
 
 class AnalystServicer:
@@ -73,6 +88,27 @@ class AnalystServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Jobs(self, request, context):
+        """the caller's own training jobs
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rounds(self, request, context):
+        """the releases of one of them, in order
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stop(self, request, context):
+        """end one of them after the round in hand
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalystServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +126,21 @@ def add_AnalystServicer_to_server(servicer, server):
                     servicer.Result,
                     request_deserializer=protos_dot_v1_dot_analyst__pb2.ResultRequest.FromString,
                     response_serializer=protos_dot_v1_dot_analyst__pb2.Progress.SerializeToString,
+            ),
+            'Jobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.Jobs,
+                    request_deserializer=protos_dot_v1_dot_analyst__pb2.JobsRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_analyst__pb2.JobsResponse.SerializeToString,
+            ),
+            'Rounds': grpc.unary_stream_rpc_method_handler(
+                    servicer.Rounds,
+                    request_deserializer=protos_dot_v1_dot_analyst__pb2.RoundsRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_analyst__pb2.Progress.SerializeToString,
+            ),
+            'Stop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stop,
+                    request_deserializer=protos_dot_v1_dot_analyst__pb2.StopRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_analyst__pb2.StopResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +224,87 @@ class Analyst:
             '/cohortium.v1.Analyst/Result',
             protos_dot_v1_dot_analyst__pb2.ResultRequest.SerializeToString,
             protos_dot_v1_dot_analyst__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Jobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Analyst/Jobs',
+            protos_dot_v1_dot_analyst__pb2.JobsRequest.SerializeToString,
+            protos_dot_v1_dot_analyst__pb2.JobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rounds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cohortium.v1.Analyst/Rounds',
+            protos_dot_v1_dot_analyst__pb2.RoundsRequest.SerializeToString,
+            protos_dot_v1_dot_analyst__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Analyst/Stop',
+            protos_dot_v1_dot_analyst__pb2.StopRequest.SerializeToString,
+            protos_dot_v1_dot_analyst__pb2.StopResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -157,18 +157,22 @@ class Dropout(_message.Message):
     def __init__(self, institution: _Optional[str] = ..., step: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Released(_message.Message):
-    __slots__ = ("request_id", "release_hash", "mechanism", "rho_nano", "survivors")
+    __slots__ = ("request_id", "release_hash", "mechanism", "rho_nano", "survivors", "slot", "model_hash")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASE_HASH_FIELD_NUMBER: _ClassVar[int]
     MECHANISM_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_FIELD_NUMBER: _ClassVar[int]
     SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     release_hash: bytes
     mechanism: str
     rho_nano: int
     survivors: int
-    def __init__(self, request_id: _Optional[bytes] = ..., release_hash: _Optional[bytes] = ..., mechanism: _Optional[str] = ..., rho_nano: _Optional[int] = ..., survivors: _Optional[int] = ...) -> None: ...
+    slot: int
+    model_hash: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., release_hash: _Optional[bytes] = ..., mechanism: _Optional[str] = ..., rho_nano: _Optional[int] = ..., survivors: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("request_id", "reason", "charged")

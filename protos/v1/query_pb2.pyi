@@ -125,7 +125,7 @@ class Histogram(_message.Message):
     def __init__(self, column: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce")
+    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "job")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     ANALYST_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class QueryRequest(_message.Message):
     ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     analyst: str
     purpose: str
@@ -148,10 +149,11 @@ class QueryRequest(_message.Message):
     issued_at: int
     expires_at: int
     nonce: bytes
-    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    job: bytes
+    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., job: _Optional[bytes] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano")
+    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "slot", "model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     REFINE_BITS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +162,8 @@ class Release(_message.Message):
     COLLUDERS_FIELD_NUMBER: _ClassVar[int]
     SURVIVORS_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     sums: _containers.RepeatedScalarFieldContainer[int]
     refine_bits: int
@@ -168,4 +172,6 @@ class Release(_message.Message):
     colluders: int
     survivors: _containers.RepeatedScalarFieldContainer[str]
     rho_nano: int
-    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ...) -> None: ...
+    slot: int
+    model: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ..., slot: _Optional[int] = ..., model: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,85 @@
+"""A job on the wire: exactly one encoding each, as for queries; see `queries.encode`. Must not know: schemas."""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from protos.v1 import training_pb2
+from queries.encode import decode_query, encode_query
+from queries.errors import QueryError
+from queries.limits import MAX_QUERY_BYTES
+from queries.training.design import Floats
+from queries.training.job import MAX_EDGES, MAX_FACTORS, MAX_TERMS, MODELS, Job
+
+MAX_JOB_BYTES = 2 * MAX_QUERY_BYTES
+
+
+def encode_job(job: Job) -> bytes:
+    """Return the one encoding of a job. Raise QueryError where it has none or passes a cap."""
+    try:
+        message = training_pb2.TrainingJob(
+            selection=encode_query(job.selection),
+            model=job.model,
+            label=job.label,
+            terms=[training_pb2.TrainingJob.Term(columns=term) for term in job.terms],
+            rounds=job.rounds,
+            spare_rounds=job.spare_rounds,
+            event=job.event,
+            edges=job.edges,
+            ridge=job.ridge,
+        )
+        data: bytes = message.SerializeToString(deterministic=True)
+    except (TypeError, ValueError) as error:
+        raise QueryError("the job holds a value of the wrong type", hint="make it with make_job") from error
+    if len(data) > MAX_JOB_BYTES:
+        raise QueryError(f"the job is longer than {MAX_JOB_BYTES // 1024} KiB", hint="use fewer terms or times")
+    return data
+
+
+def decode_job(data: bytes) -> Job:
+    """Return the job that these bytes encode. Raise QueryError, and nothing else, on any other bytes."""
+    if len(data) > MAX_JOB_BYTES:
+        raise QueryError(f"the job is longer than {MAX_JOB_BYTES // 1024} KiB", hint="use fewer terms or times")
+    message = training_pb2.TrainingJob()
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise QueryError("these bytes are not a training job", hint="make them with encode_job") from error
+    if message.model not in MODELS:
+        raise QueryError("the job asks for a model of an unknown kind", hint=f"known: {', '.join(MODELS)}")
+    if len(message.terms) > MAX_TERMS or any(len(term.columns) > MAX_FACTORS for term in message.terms):
+        raise QueryError(f"a model has at most {MAX_TERMS} terms of {MAX_FACTORS} columns")
+    if len(message.edges) > MAX_EDGES:
+        raise QueryError(f"a time grid has at most {MAX_EDGES:,} numbers")
+    job = Job(
+        selection=decode_query(message.selection),
+        model=message.model,
+        label=message.label,
+        terms=tuple(tuple(term.columns) for term in message.terms),
+        rounds=message.rounds,
+        spare_rounds=message.spare_rounds,
+        event=message.event,
+        edges=tuple(message.edges),
+        ridge=message.ridge,
+    )
+    if encode_job(job) != data:
+        raise QueryError(
+            "these bytes are not the one encoding of a job", hint="they hold fields that this version does not know"
+        )
+    return job
+
+
+def encode_model(theta: Floats) -> bytes:
+    """Return a model's numbers as they travel: little-endian float64."""
+    return np.asarray(theta, dtype="<f8").tobytes()
+
+
+def decode_model(data: bytes, width: int) -> Floats:
+    """Return the `width` numbers of a model. Raise QueryError for another length, or numbers that are none."""
+    if len(data) != 8 * width:
+        raise QueryError("the model has another size than the job's")
+    theta = np.frombuffer(data, dtype="<f8").astype(np.float64)
+    if not np.isfinite(theta).all():
+        raise QueryError("the model holds something that is no number")
+    return theta

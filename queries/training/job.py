@@ -1,0 +1,209 @@
+"""A training job as its analyst states it: model, label, terms, rounds. A value, signed like a query.
+
+Which rows it reads is an `ir.Query` (`Job.selection`), so that conditions, limits on rows and their encoding are those
+of every query. Must not know: data, engines, the wire.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from queries import ir
+from queries.errors import QueryError
+from queries.resolve import resolve
+from queries.schema import Categorical, Column, Dataset, Numeric
+
+Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox"]
+MODELS: tuple[Model, ...] = get_args(Model)
+Term: TypeAlias = tuple[str, ...]
+"""Columns whose product is a predictor; one column for a main effect."""
+
+MAX_ROUNDS = 10_000
+MAX_SPARE = 100
+MAX_TERMS = 64
+MAX_FACTORS = 4
+MAX_EDGES = 4097
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job. `label` is the response, for "cox" the time; `event` says by its second category whether it ended there.
+
+    `edges` are the public time grid of "cox", ascending. `rounds` are what the model needs, `spare_rounds` are charged
+    beside them and used where a round fails. `ridge` is the L2 penalty per person on the unit scale, without intercept.
+    """
+
+    selection: ir.Query
+    model: Model
+    label: str
+    terms: tuple[Term, ...]
+    rounds: int
+    spare_rounds: int = 1
+    event: str = ""
+    edges: tuple[float, ...] = ()
+    ridge: float = 0.0
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.selection.dataset
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the model reads, sorted."""
+        return columns_of(self.label, self.event, self.terms)
+
+
+def columns_of(label: str, event: str, terms: tuple[Term, ...]) -> tuple[str, ...]:
+    """Return the distinct columns of a model, sorted."""
+    return tuple(sorted({label, *([event] if event else []), *(name for term in terms for name in term)}))
+
+
+def make_job(
+    dataset: Dataset,
+    model: str,
+    label: str,
+    terms: tuple[Term, ...],
+    *,
+    rounds: int | None = None,
+    spare_rounds: int = 1,
+    where: ir.Predicate | None = None,
+    rows_per_person: int | None = None,
+    event: str = "",
+    edges: tuple[float, ...] = (),
+    ridge: float = 0.0,
+) -> Job:
+    """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
+    names = columns_of(label, event, terms)
+    present = [ir.Not(ir.IsNull(name)) for name in names if dataset.column(name).nullable]
+    conditions = (*([where] if where is not None else []), *present)
+    condition = None if not conditions else conditions[0] if len(conditions) == 1 else ir.AllOf(conditions)
+    if model not in MODELS:
+        raise QueryError(f"there is no model {model[:40]!r}", hint=f"known: {', '.join(MODELS)}")
+    kind: Model = next(known for known in MODELS if known == model)
+    selection = ir.Query(
+        dataset.name,
+        tuple(ir.NamedAggregate(f"c{number}", ir.Count(name)) for number, name in enumerate(names)),
+        condition,
+        (),
+        rows_per_person if rows_per_person is not None else 1,
+    )
+    asked = rounds if rounds is not None else (1 if model == "linear" else 8)
+    return resolve_job(Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge), dataset)
+
+
+def resolve_job(job: Job, dataset: Dataset) -> Job:
+    """Return the job in normal form, or raise QueryError, UnknownName or LiteralError. Idempotent.
+
+    The one gate for jobs, as `resolve` is for queries: analyst, coordinator and agent each pass it on their own.
+    """
+    if job.model not in MODELS:
+        raise QueryError("the job asks for a model of an unknown kind", hint=f"known: {', '.join(MODELS)}")
+    if not 1 <= job.rounds <= MAX_ROUNDS:
+        raise QueryError(f"a job takes 1 to {MAX_ROUNDS:,} rounds", hint="8 are enough for most regressions")
+    if not 0 <= job.spare_rounds <= MAX_SPARE:
+        raise QueryError(f"a job keeps at most {MAX_SPARE} rounds to spare")
+    if not (math.isfinite(job.ridge) and 0 <= job.ridge <= 1):
+        raise QueryError("ridge must be a number from 0 to 1", hint="it is the penalty per person: 0.001 is little")
+    _check_terms(job, dataset)
+    selection = resolve(job.selection, dataset)
+    _check_selection(job, selection, dataset)
+    return Job(
+        selection, job.model, job.label, job.terms, job.rounds, job.spare_rounds, job.event, job.edges, job.ridge + 0.0
+    )
+
+
+def _check_terms(job: Job, dataset: Dataset) -> None:
+    if not 1 <= len(job.terms) <= MAX_TERMS:
+        raise QueryError(f"a model has 1 to {MAX_TERMS} terms", hint='for example features = ["age", "sex"]')
+    seen: set[Term] = set()
+    for term in job.terms:
+        if not 1 <= len(term) <= MAX_FACTORS:
+            raise QueryError(f"a term is a product of 1 to {MAX_FACTORS} columns")
+        key = tuple(sorted(term))
+        if key in seen:
+            raise QueryError(f"the term {':'.join(term)} appears twice", hint="name each term once")
+        seen.add(key)
+        for name in term:
+            _check_factor(job, term, _column(name, dataset))
+    _check_label(job, dataset)
+
+
+def _check_factor(job: Job, term: Term, column: Column) -> None:
+    if isinstance(column.kind, Categorical) and term.count(column.name) > 1:
+        raise QueryError(f"category {column.name!r} multiplied by itself is itself", hint="name it once in a term")
+    if column.name in (job.label, job.event):
+        raise QueryError(f"column {column.name!r} is both predicted and a predictor", hint="leave it out of the terms")
+
+
+def _check_label(job: Job, dataset: Dataset) -> None:
+    label = _column(job.label, dataset)
+    if job.model in ("linear", "poisson", "cox"):
+        if not isinstance(label.kind, Numeric):
+            raise QueryError(f"the {job.model} model predicts a number; {job.label!r} is a category", hint=_MODEL_HINT)
+        if job.model in ("poisson", "cox") and label.kind.lower < 0:
+            raise QueryError(
+                f"{job.label!r} may be negative by its published bounds, which the {job.model} model cannot predict",
+                hint="publish it with a lower bound of at least 0",
+            )
+        if job.model == "poisson" and label.kind.upper <= 0:
+            raise QueryError(f"{job.label!r} is never above 0 by its published bounds")
+    else:
+        if not isinstance(label.kind, Categorical):
+            raise QueryError(f"the {job.model} model predicts a category; {job.label!r} is a number", hint=_MODEL_HINT)
+        classes = len(label.kind.keys)
+        if job.model == "logistic" and classes != 2:
+            raise QueryError(
+                f"a logistic model predicts one of 2 categories; {job.label!r} has {classes}", hint="multinomial does"
+            )
+        if job.model == "multinomial" and classes < 3:
+            raise QueryError(f"{job.label!r} has {classes} categories; multinomial takes 3 or more", hint="logistic")
+    _check_survival(job, label, dataset)
+
+
+def _check_survival(job: Job, label: Column, dataset: Dataset) -> None:
+    if job.model != "cox":
+        if job.event or job.edges:
+            raise QueryError("only the cox model has an event and a time grid", hint="leave event and times out")
+        return
+    event = _column(job.event, dataset) if job.event else None
+    if event is None or not isinstance(event.kind, Categorical) or len(event.kind.keys) != 2:
+        raise QueryError(
+            "the cox model needs the column that says whether the event happened",
+            hint='event = a column of 2 categories, the second one meaning "yes"',
+        )
+    if not 2 <= len(job.edges) <= MAX_EDGES or not all(math.isfinite(edge) for edge in job.edges):
+        raise QueryError(
+            f"the cox model needs a public time grid of 2 to {MAX_EDGES:,} numbers", hint="times = [0, 1, 2, ...]"
+        )
+    if any(high <= low for low, high in zip(job.edges, job.edges[1:], strict=False)):
+        raise QueryError("the times of the grid do not ascend", hint="sort them")
+    kind = dataset.numeric(label.name)
+    if job.edges[0] > kind.lower or job.edges[-1] < kind.upper:
+        raise QueryError(
+            f"the time grid does not span the published bounds of {label.name!r}",
+            hint=f"from {kind.lower:g} or below to {kind.upper:g} or above",
+        )
+
+
+def _check_selection(job: Job, selection: ir.Query, dataset: Dataset) -> None:
+    """The selection must be what `make_job` makes: complete rows of exactly the columns the model reads."""
+    names = job.columns
+    expected = tuple(ir.NamedAggregate(f"c{number}", ir.Count(name)) for number, name in enumerate(names))
+    if selection.aggregates != expected or selection.keys or selection.rows_per_person is None:
+        raise QueryError("the job selects other columns than its model reads", hint="make it with make_job")
+    parts = selection.where.parts if isinstance(selection.where, ir.AllOf) else (selection.where,)
+    for name in names:
+        if dataset.column(name).nullable and ir.Not(ir.IsNull(name)) not in parts:
+            raise QueryError(f"the job does not leave out rows without {name!r}", hint="make it with make_job")
+
+
+def _column(name: str, dataset: Dataset) -> Column:
+    if name and name == dataset.privacy_unit:
+        raise QueryError(f"{name!r} names the person (the privacy unit): nothing can be learnt from it")
+    return dataset.column(name)
+
+
+_MODEL_HINT = "linear, poisson and cox predict numbers; logistic and multinomial categories"
