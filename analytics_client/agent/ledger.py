@@ -28,7 +28,9 @@ from typing import Any, Literal, Self
 import sqlalchemy as sa
 
 from analytics_client.agent import ledger_file as file
+from analytics_client.agent import ledger_jobs as jobs
 from analytics_client.agent.ledger_file import TOTAL, account, dump, load, note, request, round_
+from analytics_client.agent.ledger_jobs import JobEntry, JobHold
 from queries.accounting import NANO, Budget, Curve, rho_to_epsilon
 from queries.errors import BudgetError, ConfigError, LogError, ProtocolViolation, RoundError
 
@@ -195,9 +197,12 @@ class Ledger:
         budgets: Limits,
         round_id: bytes,
         head: tuple[int, bytes] | None = None,
+        job: JobHold | None = None,
     ) -> Reservation:
         """Set the cost of a request aside for one round; with `head` (size, root) advance the witnessed log head too.
 
+        With `job` the request is one of its rounds: the first one sets the whole job's cost aside, the others are paid
+        by that, and the reservation is the job's. Raise RoundError where the job has ended or all its rounds are used.
         A further round of a request ends its earlier one and is paid by the same reservation. Raise BudgetError where
         it is not affordable, ProtocolViolation for a used round id or another request under a known id, RoundError
         for a request that was already answered, LogError for a head that does not extend the witnessed one.
@@ -214,20 +219,28 @@ class Ledger:
             if known is not None:
                 _refuse_repetition(known, asked)
             before = _spent(connection, dataset, analyst).rho_nano
-            if known is None or known.state == "released":
-                _spend(connection, dataset, analyst, _Cost(charge, rho_nano), budgets)
+            again = known is not None and known.state != "released"
+            cost = _Cost(charge, rho_nano) if job is None else _Cost(job.charge, job.rho_nano)
+            if again if job is None else jobs.known(connection, job, dataset, analyst):
+                before -= cost.rho_nano
             else:
-                before -= rho_nano
+                _spend(connection, dataset, analyst, cost, budgets)
+                if job is not None:
+                    jobs.add(connection, job, dataset, analyst)
             if head is not None:
                 _advance(connection, *head)
+            if job is not None and not again:
+                jobs.check_slot(connection, job)
             if known is None:
                 added = {"id": request_id, "state": "reserved", "at": int(time.time()), **asked}
                 connection.execute(file.ADD_REQUEST, added)
+                if job is not None:
+                    jobs.link(connection, job, request_id)
             else:
                 _set_state(connection, request_id, "reserved")
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
             connection.execute(file.ADD_ROUND, {"id": round_id, "request": request_id, "state": "reserved"})
-        return Reservation(before, before + rho_nano)
+        return Reservation(before, before + cost.rho_nano)
 
     def upload(self, request_id: bytes, round_id: bytes) -> None:
         """Make the charge final. Call before the first chunk of the masked vector leaves.
@@ -248,6 +261,22 @@ class Ledger:
         with self._transaction() as connection:
             if _moved(connection, request_id, round_id, "reserved", "released"):
                 _give_back(connection, request_id)
+
+    def end_job(self, job_id: bytes, reason: str) -> bool:
+        """End a job: no round of it can follow, what it did not use returns. Return whether there was one to end."""
+        with self._transaction() as connection:
+            return _end_job(connection, job_id, reason)
+
+    def end_expired_jobs(self) -> None:
+        """End the jobs whose time is over."""
+        with self._transaction() as connection:
+            for job_id in jobs.expired(connection, int(time.time())):
+                _end_job(connection, job_id, "it expired")
+
+    def jobs(self) -> tuple[JobEntry, ...]:
+        """Return every training job, those that run first."""
+        with self._transaction(write=False) as connection:
+            return jobs.entries(connection)
 
     def head(self) -> tuple[int, bytes]:
         """Size and root of the newest log head this agent has witnessed; (0, b"") before the first."""
@@ -289,6 +318,8 @@ class Ledger:
             for request_id in left:
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
                 _give_back(connection, request_id)
+            for job_id in jobs.expired(connection, int(time.time())):
+                _end_job(connection, job_id, "it expired")
 
     @contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[sa.Connection]:
@@ -351,14 +382,27 @@ def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, l
 
 def _give_back(connection: sa.Connection, request_id: bytes) -> None:
     row = connection.execute(file.FIND_REQUEST, {"request_id": request_id}).one()
-    cost = load(row.cost)
-    for owner in (TOTAL, row.analyst):
-        spent = _spent(connection, row.dataset, owner)
-        rest = Curve(tuple(had - gave for had, gave in zip(spent.curve.nano, cost.nano, strict=True)))
-        mine = account.c.dataset == row.dataset, account.c.analyst == owner
-        total = {"spent": dump(rest), "rho_nano": spent.rho_nano - row.rho_nano}
-        connection.execute(account.update().where(*mine).values(**total))
+    if not jobs.pays_for(connection, request_id):
+        _unspend(connection, row.dataset, row.analyst, _Cost(load(row.cost), row.rho_nano))
     _set_state(connection, request_id, "released")
+
+
+def _end_job(connection: sa.Connection, job_id: bytes, reason: str) -> bool:
+    ended = jobs.end(connection, job_id, reason)
+    if ended is None:
+        return False
+    row, curve, rho_nano = ended
+    _unspend(connection, row.dataset, row.analyst, _Cost(curve, rho_nano))
+    return True
+
+
+def _unspend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost) -> None:
+    for owner in (TOTAL, analyst):
+        spent = _spent(connection, dataset, owner)
+        rest = Curve(tuple(had - gave for had, gave in zip(spent.curve.nano, cost.curve.nano, strict=True)))
+        mine = account.c.dataset == dataset, account.c.analyst == owner
+        total = {"spent": dump(rest), "rho_nano": spent.rho_nano - cost.rho_nano}
+        connection.execute(account.update().where(*mine).values(**total))
 
 
 def _spent(connection: sa.Connection, dataset: str, analyst: str) -> _Cost:

@@ -80,6 +80,28 @@ sa.Index(
     unique=True,
     sqlite_where=sa.text("state IN ('uploaded', 'revealed')"),
 )
+# A training job pays for all its rounds before the first; each of its rounds is a request of its own in `request`, paid
+# from what the job holds, so that every rule about requests holds for it.
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("id", sa.LargeBinary, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("cost", sa.Text, nullable=False),  # of all slots together, JSON list as in account
+    sa.Column("rho_nano", sa.Integer, nullable=False),
+    sa.Column("expires_at", sa.Integer, nullable=False),  # unix seconds, after which no round can follow
+    sa.Column("ended", sa.Integer, sa.CheckConstraint("ended IN (0, 1)"), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),  # why it ended
+)
+job_request = sa.Table(
+    "job_request",
+    metadata,
+    sa.Column("request", sa.LargeBinary, sa.ForeignKey("request.id"), primary_key=True),
+    sa.Column("job", sa.LargeBinary, sa.ForeignKey("job.id"), nullable=False, index=True),
+)
 note = sa.Table(
     "note",
     metadata,
@@ -119,6 +141,18 @@ END_ROUNDS = (
     .where(round_.c.request == sa.bindparam("request_id"), round_.c.state == "reserved")
     .values(state="released")
 )
+FIND_JOB = sa.select(job).where(job.c.id == sa.bindparam("job_id"))
+_rounds_of_running_jobs = (
+    sa.select(job_request.c.request).join(job, job.c.id == job_request.c.job).where(job.c.ended == 0)
+)
+JOB_OF_REQUEST = (
+    sa.select(job).join(job_request, job.c.id == job_request.c.job).where(job_request.c.request == sa.bindparam("step"))
+)
+SLOTS_TAKEN = (
+    sa.select(sa.func.count())
+    .select_from(job_request.join(request, request.c.id == job_request.c.request))
+    .where(job_request.c.job == sa.bindparam("job_id"), request.c.state != "released")
+)
 
 
 def attach(path: Path, *, create: bool) -> sa.Engine:
@@ -135,7 +169,7 @@ def attach(path: Path, *, create: bool) -> sa.Engine:
     engine = _engine(path)
     try:
         with failures(), engine.begin() as connection:
-            name = _create(connection) if create and _is_new(connection, marker) else _check(connection)
+            name = _create(connection) if create and _is_new(connection, marker) else _check(connection, create=create)
         if not marker.exists() and create:
             files.write_new(marker, name.encode(), secret=False)
         elif not marker.exists() or marker.read_text().strip() != name:
@@ -209,7 +243,7 @@ def _create(connection: sa.Connection) -> str:
     return name
 
 
-def _check(connection: sa.Connection) -> str:
+def _check(connection: sa.Connection, *, create: bool) -> str:
     """Return the ledger's identity after reading every page and adding everything up again."""
     version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     if version == 0:
@@ -218,9 +252,15 @@ def _check(connection: sa.Connection) -> str:
         raise ConfigError("this ledger was written by a newer cohortium-agent", hint="install that version or later")
     if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
         raise ConfigError("this agent's ledger is damaged: nothing can be served without it", hint=_LOST)
+    with_jobs = sa.inspect(connection).has_table(job.name)
+    if not with_jobs and create:
+        metadata.create_all(connection, [job, job_request])  # a ledger from before there were jobs
     sums: dict[tuple[str, str], Curve] = defaultdict(Curve.zero)
     spending = sa.select(request.c.dataset, request.c.analyst, request.c.cost).where(request.c.state != "released")
-    for row in connection.execute(spending):
+    if with_jobs:  # what a running job holds covers its rounds
+        spending = spending.where(request.c.id.not_in(_rounds_of_running_jobs))
+    held = sa.select(job.c.dataset, job.c.analyst, job.c.cost).where(job.c.ended == 0)
+    for row in (*connection.execute(spending), *(connection.execute(held) if with_jobs else ())):
         for owner in (TOTAL, row.analyst):
             sums[row.dataset, owner] += load(row.cost)
     stored = {(row.dataset, row.analyst): load(row.spent) for row in connection.execute(sa.select(account))}
