@@ -15,9 +15,34 @@ from numbers import Real
 from typing import NoReturn, TypeAlias
 
 from queries import ir, schema
+from queries.builder_models import (
+    TimeBins,
+    anova,
+    correlation,
+    correlation_matrix,
+    count_pairs,
+    covariance,
+    covariance_matrix,
+    independence_test,
+    intercept,
+    linear_model,
+    log_rank,
+    paired_t_test,
+    principal_components,
+    r_squared,
+    slope,
+    survival,
+    t_test,
+)
 from queries.errors import LiteralError, QueryError
 from queries.resolve import equal_width, resolve
 
+__all__ = [
+    "Bins", "Builder", "ColumnRef", "Columns", "Condition", "Literal", "Measure", "Table", "TimeBins", "_", "anova",
+    "correlation", "correlation_matrix", "count", "count_pairs", "covariance", "covariance_matrix", "independence_test",
+    "intercept", "linear_model", "log_rank", "paired_t_test", "principal_components", "r_squared", "slope", "survival",
+    "t_test",
+]  # fmt: skip
 Literal: TypeAlias = Real | float | str
 
 
@@ -29,7 +54,7 @@ class Bins:
     bins: int
 
 
-Measure: TypeAlias = ir.Aggregate | Bins
+Measure: TypeAlias = ir.Aggregate | Bins | TimeBins
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +207,9 @@ class Builder:
     def _aggregate(self, measure: Measure) -> ir.Aggregate:
         if isinstance(measure, Bins):
             return ir.Histogram(measure.column, equal_width(self.dataset.column(measure.column), measure.bins))
+        if isinstance(measure, TimeBins):
+            edges = equal_width(self.dataset.column(measure.node.time), measure.bins)
+            return replace(measure.node, edges=edges)
         return measure
 
 
@@ -216,7 +244,7 @@ class Table:
     def agg(self, **outputs: Measure) -> Builder:
         """Name what is asked for: `agg(n=count(), age=_.age.mean())`."""
         for name, measure in outputs.items():
-            if not isinstance(measure, ir.Aggregate | Bins):
+            if not isinstance(measure, ir.Aggregate | Bins | TimeBins):
                 raise QueryError(
                     f"output {name!r} is no aggregate", hint=f"as in {name}=count() or {name}=_.age.mean()"
                 )

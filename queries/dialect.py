@@ -36,6 +36,13 @@ FUNCTIONS = {
     "STDDEV_SAMP": "stddev",
     "STDDEV_POP": "stddev_pop",
     "HISTOGRAM": "histogram",
+    "CORR": "corr",
+    "COVAR_POP": "covar_pop",
+    "COVAR_SAMP": "covar_samp",
+    "REGR_SLOPE": "regr_slope",
+    "REGR_INTERCEPT": "regr_intercept",
+    "REGR_R2": "regr_r2",
+    "REGR_COUNT": "regr_count",
 }
 """Every function, with the name its output has by default."""
 Result = TypeVar("Result")

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from protos.v1 import query_pb2
 from queries import ir
+from queries.encode_models import get_model, put_model
 from queries.errors import QueryError
 from queries.limits import MAX_AGGREGATES, MAX_KEYS, MAX_QUERY_BYTES, walk
 
@@ -193,11 +194,13 @@ def _put_aggregate(out: query_pb2.NamedAggregate, aggregate: ir.Aggregate) -> No
         case ir.Histogram(column, edges):
             out.histogram.column = _text(column)
             out.histogram.edges.extend(_number(edge) for edge in edges)
+        case _ if isinstance(aggregate, ir.Model):
+            put_model(out, aggregate)
         case _:
             raise QueryError("the query holds an aggregate of an unknown kind", hint="build it with queries.builder")
 
 
-def _get_aggregate(named: query_pb2.NamedAggregate) -> ir.Aggregate:
+def _get_aggregate(named: query_pb2.NamedAggregate) -> ir.Aggregate:  # noqa: PLR0911 -- one return a node
     match named.WhichOneof("kind"):
         case "count":
             return ir.Count(named.count.column or None)
@@ -211,5 +214,7 @@ def _get_aggregate(named: query_pb2.NamedAggregate) -> ir.Aggregate:
             return ir.Stddev(_text(named.stddev.column), named.stddev.ddof)
         case "histogram":
             return ir.Histogram(_text(named.histogram.column), tuple(_number(e) for e in named.histogram.edges))
+        case str(kind):
+            return get_model(kind, named)
         case _:
             raise QueryError("an aggregate in the query is empty")

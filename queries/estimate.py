@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from math import erfc, sqrt
+from math import erfc, prod, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from queries import ir
 from queries.errors import QueryError
-from queries.plan import NoiseShape, Plan, centre, slots_of
+from queries.model_answers import Sums, answer, label_of
+from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
 from queries.schema import Dataset
+from queries.slots import Joint, Slot
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -117,8 +119,9 @@ class Table:
 class ExpectedWidth:
     """Half the width of one output's interval, as far as it can be told before anything is asked.
 
-    Counts, sums and histograms: exact. Otherwise for a group of `assumed_rows` rows whose mean is the middle of the
-    column's bounds and whose standard deviation is a quarter of their range.
+    Counts, sums and histograms: exact. Otherwise for a group of `assumed_rows` rows in which columns are independent,
+    the mean of each is the middle of its bounds and its standard deviation a quarter of their range, and categories are
+    equally frequent. The numbers of a model each have their own, called after output and number.
     """
 
     name: str
@@ -140,8 +143,9 @@ def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseSh
     outputs = tuple(_output(named, plan, cells, variance) for named in plan.query.aggregates)
     keys = tuple(key.column for key in plan.query.keys)
     only = plan.query.aggregates[0].aggregate
-    if len(outputs) == 1 and isinstance(only, ir.Histogram):
-        return _long(keys, plan.cells, outputs[0], only.column)
+    label = only.column if isinstance(only, ir.Histogram) else label_of(only) if isinstance(only, ir.Model) else ""
+    if len(outputs) == 1 and label:
+        return _long(keys, plan.cells, outputs[0], label)
     return Table(keys, plan.cells, outputs)
 
 
@@ -149,16 +153,31 @@ def expected_widths(
     plan: Plan, shape: NoiseShape, survivors: int, *, assumed_rows: int = 1000
 ) -> tuple[ExpectedWidth, ...]:
     """Return what each output's interval will be like, in the query's order, before anything is spent."""
-    moments = {"linear": 0.0, "square": assumed_rows / 4}
-    cell = np.array([[moments.get(slot.kind, float(assumed_rows)) for slot in plan.slots]], dtype=np.float64)
+    cell = np.array([[assumed_rows * _expected(slot, plan) for slot in plan.slots]], dtype=np.float64)
     variance = float(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
     widths = []
     for named in plan.query.aggregates:
         output = _output(named, plan, cell, variance)
-        half = float((output.high - output.low).flat[0]) / 2
+        halves = (output.high - output.low).reshape(-1) / 2
         exact = isinstance(named.aggregate, ir.Count | ir.Sum | ir.Histogram)
-        widths.append(ExpectedWidth(named.name, half, None if exact else assumed_rows))
+        if not isinstance(named.aggregate, ir.Model) or not output.bins:
+            widths.append(ExpectedWidth(named.name, float(halves[0]), None if exact else assumed_rows))
+            continue
+        parts = zip(output.bins, halves.tolist(), strict=True)
+        # a statistic and its p-value have no interval
+        widths += [ExpectedWidth(f"{named.name} {part.label}", half, assumed_rows) for part, half in parts if half > 0]
     return tuple(widths)
+
+
+def _expected(slot: Slot, plan: Plan) -> float:
+    """Return what an average row adds to a slot, as `ExpectedWidth` assumes: u has deviation 1/2."""
+    if slot.kind == "bin":
+        histogram = plan.histograms[slot.histogram]
+        return 1 / histogram.bins if isinstance(histogram, Joint) else 1.0
+    share = prod(1 / len(plan.dataset.categorical(column).keys) for column, _key in slot.levels)
+    factors = {"linear": (slot.column,), "square": (slot.column,) * 2}.get(slot.kind, slot.factors)
+    powers = [factors.count(name) for name in set(factors)]
+    return 0.0 if any(power % 2 for power in powers) else share * 0.25 ** (sum(powers) / 2)
 
 
 def bins_of(histogram: ir.Histogram, dataset: Dataset) -> tuple[Bin, ...]:
@@ -187,6 +206,8 @@ def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Out
 def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float) -> Output:
     """Return one output of all cells; `cells` has a column a slot, `variance` is the noise's in the same unit."""
     aggregate, name, dataset = named.aggregate, named.name, plan.dataset
+    if isinstance(aggregate, ir.Model):
+        return _model(named.name, aggregate, plan, cells, variance)
     columns = [plan.positions[slot] for slot in slots_of(aggregate, dataset, plan.histograms)]
     if isinstance(aggregate, ir.Histogram):
         return _normal(name, cells[:, columns], variance, bins_of(aggregate, dataset))
@@ -208,6 +229,19 @@ def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float
     else:
         unit = half * half
     return _ratio(name, unit * value, unit * low, unit * high)
+
+
+def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, variance: float) -> Output:
+    """Return a model's, a test's or a curve's numbers, as bins where they are several."""
+    sums = Sums(plan.dataset, plan.positions, cells, np.full(cells.shape[1], variance))
+    parts = answer(node, sums, histogram_of(node, plan.dataset, plan.histograms))
+    value, error, low, high = (
+        np.stack([getattr(part, what) for part in parts], axis=1) for what in ("value", "standard_error", "low", "high")
+    )
+    if not label_of(node):
+        return Output(name, value[:, 0], error[:, 0], low[:, 0], high[:, 0])
+    bins = tuple(Bin(part.label, part.lower, part.upper) for part in parts)
+    return Output(name, value, error, low, high, bins)
 
 
 def _normal(name: str, value: Floats, variance: float, bins: tuple[Bin, ...] = ()) -> Output:

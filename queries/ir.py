@@ -9,6 +9,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from queries.ir_models import (
+    GROUP_TESTS,
+    LINE_PARTS,
+    MATRIX_KINDS,
+    Correlation,
+    Covariance,
+    GroupTest,
+    GroupTestKind,
+    IndependenceTest,
+    Line,
+    LinearModel,
+    LinePart,
+    LogRank,
+    Matrix,
+    MatrixKind,
+    MeanTest,
+    Model,
+    Survival,
+)
+
+__all__ = [
+    "GROUP_TESTS", "LINE_PARTS", "MATRIX_KINDS", "OPERATORS", "Aggregate", "AllOf", "AnyOf", "Comparison",
+    "Correlation", "Count", "Covariance", "GroupTest", "GroupTestKind", "Histogram", "IndependenceTest", "IsIn",
+    "IsNull", "Key", "Line", "LinePart", "LinearModel", "LogRank", "Matrix", "MatrixKind", "Mean", "MeanTest",
+    "Model", "NamedAggregate", "Not", "Operator", "Predicate", "Query", "Scalar", "Stddev", "Sum", "Survival",
+    "Variance", "columns_of",
+]  # fmt: skip
+
 Scalar: TypeAlias = float | str
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
 OPERATORS: tuple[Operator, ...] = ("=", "!=", "<", "<=", ">", ">=")
@@ -111,7 +139,14 @@ class Histogram:
     edges: tuple[float, ...] = ()
 
 
-Aggregate: TypeAlias = Count | Sum | Mean | Variance | Stddev | Histogram
+Aggregate: TypeAlias = Count | Sum | Mean | Variance | Stddev | Histogram | Model
+
+
+def columns_of(aggregate: Aggregate) -> tuple[str, ...]:
+    """Return the columns that an output depends on, in the order it names them."""
+    if isinstance(aggregate, Model):
+        return aggregate.columns
+    return () if aggregate.column is None else (aggregate.column,)
 
 
 @dataclass(frozen=True, slots=True)

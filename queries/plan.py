@@ -13,12 +13,12 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import product
 from math import isqrt, log, pi
-from typing import Literal
 
-from queries import ir
+from queries import ir, models
 from queries.errors import QueryError
 from queries.resolve import resolve
 from queries.schema import Dataset, Numeric
+from queries.slots import Joint, Slot, touched
 
 NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
@@ -31,26 +31,6 @@ _RING = 1 << 62  # signed 64-bit sums, with one bit to spare
 _ROOM = 1 << 61  # what the unrefined sums may use of it; the rest is for the noise
 _MAX_SCALE = 40
 _MIN_SCALE = 20
-
-SlotKind = Literal["rows", "present", "linear", "square", "bin"]
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One coordinate of a cell. A row that falls into the cell adds, with S = 2^scale_bits,
-
-    rows     S;
-    present  S where `column` has a value (a category outside the published ones, with no "other", is none);
-    linear   round(u S), an integer in [-S, S], where it has a value: u = (clip(x) - mid) / half, see `centre`;
-    square   round(u u S), an integer in [0, S], where it has a value;
-    bin      S where its value lies in bin number `bin` of `Plan.histograms[histogram]`: numeric, between its edges (the
-             last bin is closed, values outside are counted in the first and last); categorical, of the published keys.
-    """
-
-    kind: SlotKind
-    column: str | None = None
-    bin: int = 0
-    histogram: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +58,7 @@ class Plan:
     dataset: Dataset
     cells: tuple[tuple[str, ...], ...]
     slots: tuple[Slot, ...]
-    histograms: tuple[ir.Histogram, ...]
+    histograms: tuple[ir.Histogram | Joint, ...]
     scale_bits: int
     rows_per_person: int
     delta_squared: int
@@ -167,14 +147,14 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where sums could overflow."""
     query = resolve(query, dataset)
     outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
-    histograms = tuple(output for output in outputs if isinstance(output, ir.Histogram))
+    histograms = tuple(dict.fromkeys(each for output in outputs for each in _histograms(output, dataset)))
     # Outputs over one column share its slots: the distinct ones, in order of first use.
     slots = tuple(dict.fromkeys(slot for output in outputs for slot in slots_of(output, dataset, histograms)))
     rows = query.rows_per_person or dataset.max_rows
     scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
-    # A row changes each slot but the bins, and of every histogram one bin, by at most 2^scale_bits; a row at a bound of
-    # every column attains all of these at once, so the bound on its squared norm is exact.
-    touched = sum(slot.kind != "bin" for slot in slots) + len(histograms)
+    # A row changes each slot by at most 2^scale_bits, and of every histogram, or of slots for the keys of the same
+    # columns, only one; a row at a bound of every column attains all of these at once, so the bound on its squared norm
+    # is exact.
     return Plan(
         query=query,
         dataset=dataset,
@@ -183,35 +163,50 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
         histograms=histograms,
         scale_bits=scale_bits,
         rows_per_person=rows,
-        delta_squared=(rows * dataset.max_institutions_per_person) ** 2 * touched << 2 * scale_bits,
+        delta_squared=(rows * dataset.max_institutions_per_person) ** 2 * touched(slots) << 2 * scale_bits,
     )
 
 
-def slots_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram, ...]) -> tuple[Slot, ...]:
+def slots_of(
+    aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram | Joint, ...]
+) -> tuple[Slot, ...]:
     """Return the slots one output is computed from: the count of rows first where there is one, then the moments."""
+    if isinstance(aggregate, ir.Model):
+        return models.layout(aggregate, dataset, histogram_of(aggregate, dataset, histograms)).slots
     column = aggregate.column
-    if column is None:
-        return (Slot("rows"),)
+    if column is None or isinstance(aggregate, ir.Count):
+        return (_count(column, dataset),)
+    if isinstance(aggregate, ir.Histogram):
+        bins = len(aggregate.edges) - 1 if aggregate.edges else len(dataset.categorical(column).keys)
+        number = histograms.index(aggregate)
+        return tuple(Slot("bin", column, bin_number, number) for bin_number in range(bins))
     match aggregate:
-        case ir.Count():
-            return (_count(column, dataset),)
         case ir.Sum() if centre(dataset.numeric(column))[0] == 0:
             return (Slot("linear", column),)  # the sum of x is half times the sum of u: no count needed
         case ir.Sum() | ir.Mean():
             return _count(column, dataset), Slot("linear", column)
         case ir.Variance() | ir.Stddev():
             return _count(column, dataset), Slot("linear", column), Slot("square", column)
-    bins = len(aggregate.edges) - 1 if aggregate.edges else len(dataset.categorical(column).keys)
-    number = histograms.index(aggregate)
-    return tuple(Slot("bin", column, bin_number, number) for bin_number in range(bins))
 
 
-def _count(column: str, dataset: Dataset) -> Slot:
+def histogram_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram | Joint, ...]) -> int:
+    """Return which of a plan's histograms an output reads; 0 where it reads none."""
+    own = _histograms(aggregate, dataset)
+    return histograms.index(own[0]) if own else 0
+
+
+def _histograms(aggregate: ir.Aggregate, dataset: Dataset) -> tuple[ir.Histogram | Joint, ...]:
+    if isinstance(aggregate, ir.IndependenceTest | ir.Survival | ir.LogRank):
+        return (models.joint_of(aggregate, dataset),)
+    return (aggregate,) if isinstance(aggregate, ir.Histogram) else ()
+
+
+def _count(column: str | None, dataset: Dataset) -> Slot:
     """Return the slot that counts the rows in which a column has a value.
 
     A query leaves out rows that lack a value in a column that is not nullable, so there every row counts.
     """
-    return Slot("present", column) if dataset.column(column).nullable else Slot("rows")
+    return Slot("present", column) if column is not None and dataset.column(column).nullable else Slot("rows")
 
 
 def _rows_in_all(dataset: Dataset, rows_per_person: int) -> int:
@@ -220,7 +215,7 @@ def _rows_in_all(dataset: Dataset, rows_per_person: int) -> int:
 
 def _scale_bits(slots: tuple[Slot, ...], rows: int) -> int:
     """Return f: 0 where only rows are counted, else as fine as sums of so many rows allow, at most 40."""
-    if not any(slot.kind in ("linear", "square") for slot in slots):
+    if not any(slot.measures for slot in slots):
         return 0
     bits = min(_MAX_SCALE, (_ROOM // rows).bit_length() - 1)
     if bits < _MIN_SCALE:

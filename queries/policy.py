@@ -13,7 +13,10 @@ from math import isfinite
 
 ANY = "*"
 """Stands in a rule for every value. An empty list allows none."""
-OPERATIONS = ("count", "sum", "mean", "variance", "stddev", "histogram", "group_by", "where")
+OPERATIONS = (
+    "count", "sum", "mean", "variance", "stddev", "histogram", "group_by", "where", "covariance", "correlation",
+    "regression", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank",
+)  # fmt: skip
 """What a query may do, as `queries.resolve.operations_used` names it."""
 SMALLEST_COHORT = 3
 

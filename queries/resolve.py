@@ -17,7 +17,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from itertools import pairwise
 
-from queries import ir, schema
+from queries import ir, models, schema
 from queries.errors import LiteralError, QueryError, UnknownName
 from queries.limits import MAX_AGGREGATES, MAX_BINS, MAX_CELLS, MAX_KEYS, walk
 
@@ -29,6 +29,16 @@ _OPERATION = {
     ir.Variance: "variance",
     ir.Stddev: "stddev",
     ir.Histogram: "histogram",
+    ir.Covariance: "covariance",
+    ir.Correlation: "correlation",
+    ir.Line: "regression",
+    ir.Matrix: "matrix",
+    ir.LinearModel: "linear_model",
+    ir.MeanTest: "mean_test",
+    ir.GroupTest: "group_test",
+    ir.IndependenceTest: "independence_test",
+    ir.Survival: "survival",
+    ir.LogRank: "log_rank",
 }
 
 
@@ -101,7 +111,11 @@ def equal_width(column: schema.Column, bins: int) -> tuple[float, ...]:
 
 def shape(query: ir.Query) -> str:
     """Return operations and columns in one line without any literal: "count(*), mean(age) by sex where age, diag"."""
-    parts = [", ".join(f"{_OPERATION[type(a.aggregate)]}({a.aggregate.column or '*'})" for a in query.aggregates)]
+    parts = [
+        ", ".join(
+            f"{_OPERATION[type(a.aggregate)]}({', '.join(ir.columns_of(a.aggregate)) or '*'})" for a in query.aggregates
+        )
+    ]
     if query.keys:
         parts.append("by " + ", ".join(key.column for key in query.keys))
     if query.where is not None:
@@ -112,14 +126,14 @@ def shape(query: ir.Query) -> str:
 def columns_used(query: ir.Query) -> frozenset[str]:
     """Return every column that the answer depends on."""
     used = {key.column for key in query.keys}
-    used.update(named.aggregate.column for named in query.aggregates if named.aggregate.column is not None)
+    used.update(column for named in query.aggregates for column in ir.columns_of(named.aggregate))
     if query.where is not None:
         used |= _columns_in(query.where)
     return frozenset(used)
 
 
 def operations_used(query: ir.Query) -> frozenset[str]:
-    """Return which of count, sum, mean, variance, stddev, histogram, group_by and where the query uses."""
+    """Return which operations the query uses: those of its outputs, "group_by" and "where"."""
     used = {_OPERATION[type(named.aggregate)] for named in query.aggregates}
     if query.keys:
         used.add("group_by")
@@ -184,6 +198,10 @@ def _aggregates(
 
 
 def _aggregate(aggregate: ir.Aggregate, dataset: schema.Dataset) -> ir.Aggregate:
+    if isinstance(aggregate, ir.Model):
+        for name in aggregate.columns:
+            _column(name, dataset)
+        return models.check(aggregate, dataset)
     if isinstance(aggregate, ir.Count):
         if aggregate.column is not None:
             _column(aggregate.column, dataset)
@@ -231,6 +249,8 @@ def _histogram(aggregate: ir.Histogram, column: schema.Column) -> ir.Histogram:
 
 
 def _outputs(aggregate: ir.Aggregate, dataset: schema.Dataset) -> int:
+    if isinstance(aggregate, ir.Model):
+        return len(models.layout(aggregate, dataset).slots)
     if not isinstance(aggregate, ir.Histogram):
         return 1
     kind = dataset.column(aggregate.column).kind

@@ -9,7 +9,7 @@ Must not know: protobuf, any data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,12 +19,23 @@ from queries import ir, schema
 from queries.dialect import FUNCTIONS, SUBSET, Text, read, run_on_own_stack
 from queries.errors import LiteralError, QueryError, SqlError, UnknownName
 from queries.limits import MAX_BINS
+from queries.models import check as check_model
 from queries.resolve import equal_width, literal, resolve
 
 _COMPARISONS: dict[type[exp.Expr], ir.Operator] = {
     exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
 }  # fmt: skip
 _FLIPPED: dict[ir.Operator, ir.Operator] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+PAIRED: dict[str, Callable[[str, str], ir.Model]] = {
+    "CORR": ir.Correlation,
+    "COVAR_POP": lambda y, x: ir.Covariance(y, x, ddof=0),
+    "COVAR_SAMP": ir.Covariance,
+    "REGR_SLOPE": lambda y, x: ir.Line("slope", y, x),
+    "REGR_INTERCEPT": lambda y, x: ir.Line("intercept", y, x),
+    "REGR_R2": lambda y, x: ir.Line("r2", y, x),
+    "REGR_COUNT": lambda y, x: ir.Line("count", y, x),
+}
+"""Functions of two columns, in the order of their arguments."""
 _CONDITION_HINT = "compare a column with a literal, or use IN, BETWEEN, IS NULL, AND, OR, NOT"
 
 
@@ -207,6 +218,8 @@ class _Reader:
         if function == "COUNT" and len(arguments) == 1 and type(arguments[0]) is exp.Star:
             _only(arguments[0], self.source)
             return "count", ir.Count()
+        if function in PAIRED:
+            return self._paired(function, node, arguments)
         if len(arguments) != 1 and not (function == "HISTOGRAM" and len(arguments) == 2):
             takes = "a column and a number of bins" if function == "HISTOGRAM" else "one column"
             raise self.error(node, f"{function} takes {takes}", f"as in {function}({self.dataset.columns[0].name})")
@@ -221,6 +234,21 @@ class _Reader:
                 node, f"column {column.name!r} is categorical: it has no {function}", "group by it, or use HISTOGRAM"
             )
         return default, _moment(function, column.name)
+
+    def _paired(self, function: str, node: exp.Expr, arguments: list[exp.Expr]) -> tuple[str, ir.Aggregate]:
+        """Return an aggregate of two numeric columns: of y and x, in the order of the standard's REGR_ functions."""
+        if len(arguments) != 2:
+            raise self.error(node, f"{function} takes two columns", f"as in {function}(y, x)")
+        names = []
+        for argument in arguments:
+            column = self.column(argument)
+            if not isinstance(column.kind, schema.Numeric):
+                raise self.error(
+                    argument, f"column {column.name!r} is categorical: it has no {function}", "name numeric columns"
+                )
+            names.append(column.name)
+        with self.at(node):
+            return f"{FUNCTIONS[function]}_{names[0]}_{names[1]}", check_model(PAIRED[function](*names), self.dataset)
 
     def _histogram(self, column: schema.Column, node: exp.Expr, bins: list[exp.Expr]) -> ir.Histogram:
         if not bins:

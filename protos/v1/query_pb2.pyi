@@ -79,7 +79,7 @@ class Key(_message.Message):
     def __init__(self, column: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NamedAggregate(_message.Message):
-    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram")
+    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram", "covariance", "correlation", "line", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,16 @@ class NamedAggregate(_message.Message):
     VARIANCE_FIELD_NUMBER: _ClassVar[int]
     STDDEV_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    COVARIANCE_FIELD_NUMBER: _ClassVar[int]
+    CORRELATION_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_MODEL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_TEST_FIELD_NUMBER: _ClassVar[int]
+    GROUP_TEST_FIELD_NUMBER: _ClassVar[int]
+    INDEPENDENCE_TEST_FIELD_NUMBER: _ClassVar[int]
+    SURVIVAL_FIELD_NUMBER: _ClassVar[int]
+    LOG_RANK_FIELD_NUMBER: _ClassVar[int]
     name: str
     count: Count
     sum: Moment
@@ -94,7 +104,17 @@ class NamedAggregate(_message.Message):
     variance: Spread
     stddev: Spread
     histogram: Histogram
-    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    covariance: Covariance
+    correlation: Correlation
+    line: Line
+    matrix: Matrix
+    linear_model: LinearModel
+    mean_test: MeanTest
+    group_test: GroupTest
+    independence_test: IndependenceTest
+    survival: Survival
+    log_rank: LogRank
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., covariance: _Optional[_Union[Covariance, _Mapping]] = ..., correlation: _Optional[_Union[Correlation, _Mapping]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., linear_model: _Optional[_Union[LinearModel, _Mapping]] = ..., mean_test: _Optional[_Union[MeanTest, _Mapping]] = ..., group_test: _Optional[_Union[GroupTest, _Mapping]] = ..., independence_test: _Optional[_Union[IndependenceTest, _Mapping]] = ..., survival: _Optional[_Union[Survival, _Mapping]] = ..., log_rank: _Optional[_Union[LogRank, _Mapping]] = ...) -> None: ...
 
 class Count(_message.Message):
     __slots__ = ("column",)
@@ -123,6 +143,112 @@ class Histogram(_message.Message):
     column: str
     edges: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, column: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Covariance(_message.Message):
+    __slots__ = ("x", "y", "ddof")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    DDOF_FIELD_NUMBER: _ClassVar[int]
+    x: str
+    y: str
+    ddof: int
+    def __init__(self, x: _Optional[str] = ..., y: _Optional[str] = ..., ddof: _Optional[int] = ...) -> None: ...
+
+class Correlation(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: str
+    y: str
+    def __init__(self, x: _Optional[str] = ..., y: _Optional[str] = ...) -> None: ...
+
+class Line(_message.Message):
+    __slots__ = ("part", "y", "x")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    y: str
+    x: str
+    def __init__(self, part: _Optional[str] = ..., y: _Optional[str] = ..., x: _Optional[str] = ...) -> None: ...
+
+class Matrix(_message.Message):
+    __slots__ = ("kind", "columns")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LinearModel(_message.Message):
+    __slots__ = ("response", "predictors", "population")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    PREDICTORS_FIELD_NUMBER: _ClassVar[int]
+    POPULATION_FIELD_NUMBER: _ClassVar[int]
+    response: str
+    predictors: _containers.RepeatedScalarFieldContainer[str]
+    population: bool
+    def __init__(self, response: _Optional[str] = ..., predictors: _Optional[_Iterable[str]] = ..., population: _Optional[bool] = ...) -> None: ...
+
+class MeanTest(_message.Message):
+    __slots__ = ("column", "mean", "other")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    mean: float
+    other: str
+    def __init__(self, column: _Optional[str] = ..., mean: _Optional[float] = ..., other: _Optional[str] = ...) -> None: ...
+
+class GroupTest(_message.Message):
+    __slots__ = ("kind", "column", "by", "groups")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    column: str
+    by: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., column: _Optional[str] = ..., by: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class IndependenceTest(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: str
+    y: str
+    def __init__(self, x: _Optional[str] = ..., y: _Optional[str] = ...) -> None: ...
+
+class Survival(_message.Message):
+    __slots__ = ("time", "event", "happened", "edges", "population")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    HAPPENED_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    POPULATION_FIELD_NUMBER: _ClassVar[int]
+    time: str
+    event: str
+    happened: str
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    population: bool
+    def __init__(self, time: _Optional[str] = ..., event: _Optional[str] = ..., happened: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., population: _Optional[bool] = ...) -> None: ...
+
+class LogRank(_message.Message):
+    __slots__ = ("time", "event", "happened", "by", "edges", "groups")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    HAPPENED_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    time: str
+    event: str
+    happened: str
+    by: str
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, time: _Optional[str] = ..., event: _Optional[str] = ..., happened: _Optional[str] = ..., by: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
     __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "job")

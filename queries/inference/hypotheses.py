@@ -10,7 +10,7 @@ divided by a noisy count before it is known to be large. Must not know: which co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,11 +22,17 @@ _SURE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a test in every cell, each (cells,). `p_value` is 1 and `statistic` 0 where nothing can be told."""
+    """The result of a test in every cell, each (cells,). `p_value` is 1 and `statistic` 0 where nothing can be told.
+
+    `effect` is what a t test is about, a mean or a difference of means, and `effect_half` half the width of its 95%
+    interval, which counts in sampling and noise; infinite where nothing can be told.
+    """
 
     statistic: Floats
     freedom: Floats
     p_value: Floats
+    effect: Floats | None = None
+    effect_half: Floats | None = None
 
 
 def mean_of_one(count: Floats, total: Floats, square: Floats, noise: Floats) -> Outcome:
@@ -42,7 +48,7 @@ def mean_of_one(count: Floats, total: Floats, square: Floats, noise: Floats) -> 
     spread = np.maximum(spread, 0.0)
     variance = spread + noise[:, 1]
     doubt = 2 * spread**2 / (rows - 1) + noise[:, 2]
-    return _student(total, variance, doubt, informed)
+    return _student(total, variance, doubt, informed, per=rows)
 
 
 def means_of_two(
@@ -76,7 +82,7 @@ def means_of_two(
         doubt = np.sum(2 * parts**2 / (counts - 1), axis=1)
         weights = np.stack([n2 * n2 * n1, n1 * n1 * n2], axis=1) / (n * n)[:, None] / (counts - 1)
         doubt = doubt + np.sum(weights**2, axis=1) * doubt_deviations
-    return _student(contrast, sampling + from_noise, doubt, informed)
+    return _student(contrast, sampling + from_noise, doubt, informed, per=n1 * n2 / n)
 
 
 def means_of_many(counts: Floats, totals: Floats, squares: Floats, noise: tuple[float, float, float]) -> Outcome:
@@ -160,14 +166,21 @@ def _mahalanobis(contrast: Floats, covariance: Floats, rank: int) -> Floats:
     return np.asarray(np.sum(np.where(kept > 0, along * along / np.where(kept > 0, kept, 1.0), 0.0), axis=1))
 
 
-def _student(contrast: Floats, variance: Floats, doubt: Floats, informed: np.ndarray) -> Outcome:
-    """Return a t test of a contrast whose variance is estimated, with `doubt` its own variance (Satterthwaite 1946)."""
-    from scipy.special import stdtr
+def _student(contrast: Floats, variance: Floats, doubt: Floats, informed: np.ndarray, *, per: Floats) -> Outcome:
+    """Return a t test of a contrast whose variance is estimated, with `doubt` its own variance (Satterthwaite 1946).
 
-    statistic = contrast / np.sqrt(np.where(variance > 0, variance, 1.0))
+    The effect is the contrast divided by `per`.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    informed = informed & (variance > 0)
+    error = np.sqrt(np.where(variance > 0, variance, 1.0))
+    statistic = contrast / error
     freedom = np.where(doubt > 0, 2 * variance**2 / np.where(doubt > 0, doubt, 1.0), np.inf)
     usable = np.where(np.isfinite(freedom), np.maximum(freedom, 1.0), 1e12)
-    return _judged(statistic, freedom, 2 * np.asarray(stdtr(usable, -np.abs(statistic))), informed & (variance > 0))
+    outcome = _judged(statistic, freedom, 2 * np.asarray(stdtr(usable, -np.abs(statistic))), informed)
+    half = np.where(informed, np.asarray(stdtrit(usable, 0.975)) * error / per, np.inf)
+    return replace(outcome, effect=contrast / per, effect_half=half)
 
 
 def _f_tail(statistic: Floats, above: int, below: Floats) -> Floats:

@@ -290,7 +290,7 @@ def _vector(plan: Plan, rows: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
     size = len(plan.slots)
     sums = [index for index, slot in enumerate(plan.slots) if slot.kind != "bin"]
     bins = {(slot.histogram, slot.bin): index for index, slot in enumerate(plan.slots) if slot.kind == "bin"}
-    scaled = [plan.slots[index].kind in {"linear", "square"} for index in sums]
+    scaled = [bool(plan.slots[index].measures) for index in sums]
     out = np.zeros(plan.length, dtype=np.int64)
     try:
         for part, cell, bin_, *values in rows:

@@ -19,9 +19,10 @@ from typing import Literal
 from sqlglot import exp
 
 from queries import ir
-from queries.plan import Plan, Slot, centre
+from queries.plan import Plan, centre
 from queries.resolve import columns_used
 from queries.schema import Categorical, Dataset
+from queries.slots import Axis, Joint, Slot
 
 Dialect = Literal["duckdb", "postgres"]
 FEW_EDGES = 65
@@ -50,8 +51,8 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
         parts.append(_part(0, exp.Literal.number(0), [_sum(plan, slot) for slot in sums]))
     for number, histogram in enumerate(plan.histograms, start=1):
         counts = [exp.Count(this=exp.Star()), *[exp.Null() for _ in sums[1:]]]
-        part = _part(number, _bin(number, histogram, dialect), counts)
-        part.where(_present(histogram.column), copy=False)
+        part = _part(number, _bin(number, histogram, plan.dataset, dialect), counts)
+        part.where(*_counted(histogram, plan.dataset), copy=False)
         parts.append(part.group_by(exp.Literal.number(3), copy=False))
     query: exp.Query = parts[0]
     for part in parts[1:]:
@@ -88,7 +89,8 @@ def _selected(plan: Plan, rows_known: bool) -> exp.Select:
             conditions.append(exp.In(this=_column(key.column), expressions=chosen))
     if all(slot.kind != "rows" for slot in plan.slots):
         # A row without any value that is asked for adds nothing, and must not take the place of one that does.
-        conditions.append(exp.or_(*[_present(name) for name in _slot_columns(plan)]))
+        needs = dict.fromkeys(tuple(sorted(_needed(plan, slot))) for slot in plan.slots)
+        conditions.append(exp.or_(*[exp.and_(*[_present(name) for name in need]) for need in needs]))
     names = sorted(keys | set(_slot_columns(plan)))
     person = [ROW, PERSON, *([ROWS] if rows_known else [])] if needs_salt(plan) else []
     outputs: list[exp.Expr] = [_column(name) for name in [*person, *names]]
@@ -134,14 +136,15 @@ def _lottery(dialect: Dialect) -> exp.Expr:
 def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
     """The kept rows with their cell, values clipped and mapped to [-1, 1]."""
     outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
-    moments = {slot.column for slot in plan.slots if slot.kind in {"linear", "square"}}
+    moments = {name for slot in plan.slots for name in slot.measures}
     outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
     outputs += [_column(name) for name in _slot_columns(plan)]
     if dialect == "duckdb":
         outputs += [
-            exp.alias_(_guess(histogram), f"_g_{number}")
+            exp.alias_(_guess(axis), f"_g_{number}")
             for number, histogram in enumerate(plan.histograms, start=1)
-            if _is_wide(histogram.edges)
+            for axis in _axes(histogram)
+            if _is_wide(axis.edges)
         ]
     return _select(outputs, source)
 
@@ -182,18 +185,88 @@ def _unit(dataset: Dataset, name: str) -> exp.Expr:
 
 def _sum(plan: Plan, slot: Slot) -> exp.Expr:
     """The sum of a slot over a cell's rows; of counts in rows, of moments in lattice steps."""
+    if slot.kind == "product":
+        return _product(plan, slot)
     if slot.column is None:
         return exp.Count(this=exp.Star())
     if slot.kind == "present":
         return exp.Count(this=_column(slot.column))
     unit = _column(f"_u_{slot.column}")
-    value = unit if slot.kind == "linear" else exp.Mul(this=unit, expression=unit.copy())
+    return _total(plan, unit if slot.kind == "linear" else exp.Mul(this=unit, expression=unit.copy()))
+
+
+def _product(plan: Plan, slot: Slot) -> exp.Expr:
+    """The sum of a product over the rows in which its columns are present and have their keys."""
+    dataset = plan.dataset
+    conditions: list[exp.Expr] = [
+        exp.EQ(this=_column(name), expression=_scalar(dataset, name, key)) for name, key in slot.levels
+    ]
+    conditions += [_present(name) for name in slot.among if name not in slot.factors]
+    if not slot.factors:
+        return exp.Count(this=exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=_integer(1))]))
+    value: exp.Expr = _column(f"_u_{slot.factors[0]}")
+    for name in slot.factors[1:]:
+        value = exp.Mul(this=value, expression=_column(f"_u_{name}"))
+    if conditions:
+        value = exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=value)])
+    return _total(plan, value)
+
+
+def _total(plan: Plan, value: exp.Expr) -> exp.Expr:
+    """The sum of a value in [-1, 1] in lattice steps; a row in which it is null adds none."""
     scaled = exp.Mul(this=value, expression=double(float(1 << plan.scale_bits)))
     steps = _as("BIGINT", exp.Round(this=scaled))  # at most 2^40 and a bit, which rounds to 2^40
     return exp.Coalesce(this=exp.Sum(this=steps), expressions=[_integer(0)])
 
 
-def _bin(number: int, histogram: ir.Histogram, dialect: Dialect) -> exp.Expr:
+def _axes(histogram: ir.Histogram | Joint) -> tuple[ir.Histogram | Axis, ...]:
+    return histogram.axes if isinstance(histogram, Joint) else (histogram,)
+
+
+def _counted(histogram: ir.Histogram | Joint, dataset: Dataset) -> list[exp.Expr]:
+    """What must hold for a row to fall into a bin: a value on every axis, and one of the keys that it groups."""
+    conditions: list[exp.Expr] = []
+    for axis in _axes(histogram):
+        groups = axis.groups if isinstance(axis, Axis) else ()
+        listed = [key for group in groups for key in group]
+        if groups and len(listed) < len(dataset.categorical(axis.column).keys):
+            codes = [_scalar(dataset, axis.column, key) for key in listed]
+            conditions.append(exp.In(this=_column(axis.column), expressions=codes))
+        else:
+            conditions.append(_present(axis.column))
+    return conditions
+
+
+def _bin(number: int, histogram: ir.Histogram | Joint, dataset: Dataset, dialect: Dialect) -> exp.Expr:
+    """The bin of a row that `_counted` admits; of several axes the last one runs fastest."""
+    if isinstance(histogram, ir.Histogram):
+        return _place(number, histogram, dialect)
+    index: exp.Expr | None = None
+    for axis in histogram.axes:
+        place = _place(number, axis, dialect) if axis.edges else _group(axis, dataset)
+        if index is None:
+            index = place
+        else:
+            scaled = exp.Mul(this=exp.Paren(this=index), expression=_integer(axis.bins))
+            index = exp.Add(this=scaled, expression=exp.Paren(this=place))
+    assert index is not None  # noqa: S101 - a joint histogram has axes
+    return index
+
+
+def _group(axis: Axis, dataset: Dataset) -> exp.Expr:
+    """The position of a category's group; its own where every key is a group by itself."""
+    codes = [[_scalar(dataset, axis.column, key) for key in group] for group in axis.groups]
+    if axis.groups == tuple((key,) for key in dataset.categorical(axis.column).keys):
+        return _column(axis.column)
+    *some, _last = codes
+    ifs = [
+        exp.If(this=exp.In(this=_column(axis.column), expressions=each), true=_integer(place))
+        for place, each in enumerate(some)
+    ]
+    return exp.Case(ifs=ifs, default=_integer(len(some)))
+
+
+def _place(number: int, histogram: ir.Histogram | Axis, dialect: Dialect) -> exp.Expr:
     """The bin of a value that is present: a category's own position, else found among the edges."""
     column, edges = _column(histogram.column), histogram.edges
     if not edges:
@@ -246,7 +319,7 @@ def _is_wide(edges: Sequence[float]) -> bool:
     return all(abs(edge - (edges[0] + width * place)) < width / 100 for place, edge in enumerate(edges))
 
 
-def _guess(histogram: ir.Histogram) -> exp.Expr:
+def _guess(histogram: ir.Histogram | Axis) -> exp.Expr:
     """The bin of a value by division: right, or off by one beside an edge."""
     edges, bins = histogram.edges, len(histogram.edges) - 1
     per_width = bins / (edges[-1] - edges[0])
@@ -293,7 +366,14 @@ def _positions(dataset: Dataset, key: ir.Key) -> list[int]:
 
 
 def _slot_columns(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(slot.column for slot in plan.slots if slot.column is not None))
+    return list(dict.fromkeys(name for slot in plan.slots for name in _needed(plan, slot)))
+
+
+def _needed(plan: Plan, slot: Slot) -> tuple[str, ...]:
+    """Columns that must have a value for a row to add to a slot."""
+    if slot.kind == "bin":
+        return tuple(axis.column for axis in _axes(plan.histograms[slot.histogram]))
+    return slot.columns
 
 
 def _select(outputs: Sequence[exp.Expr], table: str) -> exp.Select:
