@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from harness.consortium import consortium
-from harness.data import CNSIM, DATA, HEART, cnsim_pooled, heart_pooled
-from harness.noiseless import remove_noise
 from scipy import stats
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 
 from analytics_client.result import Result
 from analytics_client.session import Session
+from harness.consortium import consortium
+from harness.data import CNSIM, DATA, HEART, cnsim_pooled, heart_pooled
+from harness.noiseless import remove_noise
 from queries.builder import (
     Measure,
     Table,
@@ -128,7 +129,8 @@ FOLDERS = {"trees": "gaussian", "awards": "poisson", "admissions": "binomial", "
 
 def files() -> dict[str, dict[str, str]]:
     """Per institution the tables of agent.toml. The first three studies and the GLM parties share institutions."""
-    renamed = '[datasets.cnsim.columns]\nbmi = "PM_BMI_CONTINUOUS"\nlab_gluc = "LAB_GLUC_ADJUSTED"\nbmi_class = "PM_BMI_CATEGORICAL"\n'
+    names = {"bmi": "PM_BMI_CONTINUOUS", "lab_gluc": "LAB_GLUC_ADJUSTED", "bmi_class": "PM_BMI_CATEGORICAL"}
+    renamed = "[datasets.cnsim.columns]\n" + "".join(f'{ours} = "{theirs}"\n' for ours, theirs in names.items())
     out = {
         f"site-{place}": {
             "cnsim": f'path = "{DATA}/cnsim/{study}.csv"\n{renamed}',
@@ -245,7 +247,7 @@ def pair_sql(y: str, x: str) -> str:
 
 
 def model_references(output: str, fitted: Any, names: Mapping[str, str]) -> dict[str, float]:
-    """References of a linear model: coefficients, standard errors, intervals, deviance, degrees of freedom, R squared."""
+    """References of a linear model: coefficients, standard errors, intervals and sums of squares."""
     out = {}
     bounds = fitted.conf_int()
     for theirs, ours in names.items():
@@ -406,7 +408,7 @@ def awards(ask: Asker) -> Iterator[Case]:
 def admissions(ask: Asker) -> Iterator[Case]:
     frame = glm_pooled("binomial")
     crossed = stats.chi2_contingency(pd.crosstab(frame.admit, frame["rank"]), correction=False)
-    by = {key: group for key, group in frame.groupby("admit")}
+    by = dict(list(frame.groupby("admit")))
     yield from ask.python(
         {"chi statistic": crossed.statistic, "chi p_value": crossed.pvalue}
         | test_references("gpa", stats.ttest_ind(by[0].gpa, by[1].gpa, equal_var=False))
@@ -427,7 +429,7 @@ def lives(ask: Asker) -> Iterator[Case]:
     when = np.clip(np.searchsorted(edges, frame.eventtime, side="right") - 1, 0, 47)
     curve = SurvfuncRight(when, frame.status)
     references = {}
-    labels = [f"[{low:.12g}, {high:.12g})" for low, high in zip(edges, edges[1:], strict=False)]
+    labels = [f"[{low:.12g}, {high:.12g})" for low, high in pairwise(edges)]
     for time, alive, error in zip(curve.surv_times, curve.surv_prob, curve.surv_prob_se, strict=True):
         references[f"alive {labels[int(time)]}"] = alive
         references[f"alive {labels[int(time)]} se"] = error

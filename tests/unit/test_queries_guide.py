@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from queries import dialect, ir, limits, schema, sql
-from queries.builder import Builder, Table, _, count
+from queries import builder, dialect, ir, limits, schema, sql
+from queries.builder import Builder, Table
 from queries.errors import QueryError
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "queries.md").read_text()
@@ -18,7 +18,8 @@ DATASET = schema.from_toml(next(code for language, code in BLOCKS if language ==
 SCHEMAS = {"patients": DATASET}
 PAIRS = re.findall(r"```sql\n(.*?)```\n```python\n(.*?)```", GUIDE, re.DOTALL)
 ALONE = [code for language, code in BLOCKS if language == "python" and code not in {python for _sql, python in PAIRS}]
-NAMES: dict[str, Any] = {"dataset": DATASET, "patients": Table(DATASET), "_": _, "count": count}
+NAMES: dict[str, Any] = {name: getattr(builder, name) for name in builder.__all__}
+NAMES |= {"dataset": DATASET, "patients": Table(DATASET)}
 
 
 def rows(heading: str) -> list[list[str]]:
