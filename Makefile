@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg parity soak fuzz clean
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg parity attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -76,6 +76,9 @@ bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 500 institution
 
 parity: $(DEV)  ## every statistic without noise, beside pandas, scipy and statsmodels on pooled data
 	$(BIN)/python benchmarks/parity.py
+
+attack-report: $(DEV)  ## attack a live consortium and audit its releases; the tables of docs/attacks.md
+	PYTHONPATH=tests $(BIN)/python benchmarks/attacks.py
 
 soak: $(DEV) fuzz  ## long campaigns
 	$(BIN)/python -m pytest -m soak

@@ -1,0 +1,1 @@
+"""Adversaries, and the games that measure what they gain. Used by tests/attacks and by benchmarks/attacks.py."""
