@@ -101,6 +101,12 @@ class Curve:
     def __add__(self, other: Curve) -> Curve:
         return Curve(tuple(a + b for a, b in zip(self.nano, other.nano, strict=True)))
 
+    def __mul__(self, times: int) -> Curve:
+        """Return the cost of `times` such costs. Raise BudgetError where that is negative."""
+        if times < 0:
+            raise BudgetError("a privacy cost is never negative")
+        return Curve(tuple(times * nano for nano in self.nano))
+
     def epsilon(self, delta: float) -> float:
         """Return epsilon at delta by the best of the fixed orders; an upper bound on the true one."""
         _check_delta(delta)
