@@ -154,7 +154,7 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
     # A row changes each slot by at most 2^scale_bits, and of every histogram, or of slots for the keys of the same
     # columns, only one; a row at a bound of every column attains all of these at once, so the bound on its squared norm
-    # is exact.
+    # is exact unless two outputs name different groups of one column, which no row is in together.
     return Plan(
         query=query,
         dataset=dataset,

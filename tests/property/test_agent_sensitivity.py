@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from harness.nodes import models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +19,18 @@ from queries.plan import Plan, make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
 
 SALT = bytes(range(32))
-Rows = Sequence[tuple[str, str, str, str]]
+Rows = Sequence[tuple[str, str, str, str, str]]
 HARD = ["", "nan", "inf", "-inf", "1e308", "-1e308", "5e-324", "0", "-0.0", "9007199254740993", "1e400"]
 BOUNDS = [(0.0, 1.0), (-1e308, 1e308), (2.0**53, 2.0**53 + 2), (2.0**53, 2.0**53 + 6), (-0.1, 0.2), (0.0, 5e-324)]
 
 cells = st.one_of(st.sampled_from(HARD), st.floats(allow_nan=False).map(repr), st.floats(-2, 2).map(repr))
-rows = st.tuples(st.sampled_from(["p", "q", "r"]), cells, cells, st.sampled_from(["a", "b", "c", ""]))
+rows = st.tuples(
+    st.sampled_from(["p", "q", "r"]),
+    cells,
+    cells,
+    st.sampled_from(["a", "b", "c", ""]),
+    st.sampled_from(["0", "1", ""]),
+)
 predicates = st.sampled_from(
     [
         None,
@@ -39,7 +46,8 @@ outputs = st.lists(
             ir.Count(), ir.Count("x"), ir.Count("k"), ir.Sum("x"), ir.Mean("y"), ir.Stddev("x"), ir.Variance("y", 0),
             ir.Histogram("k"), ir.Histogram("y", (-1.0, 0.0, 0.25, 1.0)),
         ]
-    ),
+    )
+    | models(["y", "x"], [("k", ["a", "b", "other"]), ("m", ["0", "1"])], [-1.0, 0.0, 0.25, 1.0]),
     min_size=1,
     max_size=5,
 )  # fmt: skip
@@ -48,7 +56,7 @@ outputs = st.lists(
 def summed(dataset: Dataset, plan: Plan, data: Rows) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "d.csv"
-        path.write_text("who,x,y,k\n" + "".join(",".join(row) + "\n" for row in data))
+        path.write_text("who,x,y,k,m\n" + "".join(",".join(row) + "\n" for row in data))
         table = config.parse(f'[datasets.t]\npath = "{path}"\n', path.parent).datasets["t"]
         source = open_source(table, dataset)
         try:
@@ -64,6 +72,7 @@ def dataset_of(bounds: tuple[float, float], *, nullable: bool, max_rows: int) ->
             Column("x", Numeric(*bounds), nullable=nullable),
             Column("y", Numeric(-1.0, 1.0)),
             Column("k", Categorical(("a", "b"), other=True)),
+            Column("m", Categorical(("0", "1"))),
         ),
         privacy_unit="who",
         max_rows=max_rows,
@@ -123,8 +132,8 @@ def test_a_person_with_ten_thousand_rows_counts_as_one() -> None:
         keys=(ir.Key("k"),),
     )
     plan = make_plan(query, dataset)
-    others = [(f"p{i}", "0.5", "0.1", "b") for i in range(50)]
-    flood = [("flood", "1" if i % 2 else "1e300", "1", "a") for i in range(10_000)]
+    others = [(f"p{i}", "0.5", "0.1", "b", "0") for i in range(50)]
+    flood = [("flood", "1" if i % 2 else "1e300", "1", "a", "1") for i in range(10_000)]
     difference = summed(dataset, plan, [*others, *flood]) - summed(dataset, plan, others)
     assert sum(int(v) ** 2 for v in difference) == plan.delta_squared
     assert math.isclose(plan.delta_squared, 9 * 5 * 4**plan.scale_bits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from harness.nodes import models
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,8 @@ aggregates = (
     | st.builds(ir.Variance, names, st.integers(0, 1))
     | st.builds(ir.Stddev, names, st.integers(0, 1))
     | st.builds(ir.Histogram, names, st.lists(numbers, max_size=5).map(tuple))
+    | st.builds(ir.MeanTest, names, numbers, st.none() | names)
+    | models(["x", "y", "z"], [("g", ["a", "b", "c"]), ("h", ["0", "1"])], [0.0, 1.5, 4.0])
 )
 queries = st.builds(
     ir.Query,

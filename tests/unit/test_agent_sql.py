@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlglot
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
@@ -63,6 +63,18 @@ PLANS = {
         ),
         DATASET,
     ),
+    "models": make_plan(
+        ir.Query(
+            "patients",
+            named(
+                ir.LinearModel("chol", ("age", "sex")),
+                ir.GroupTest("welch", "chol", "cp", ("2", "other")),
+                ir.LogRank("chol", "cp", "1", "sex", (0.0, 150.0, 240.0, 600.0)),
+                ir.IndependenceTest("sex", "cp"),
+            ),
+        ),
+        DATASET,
+    ),
 }
 
 
@@ -86,6 +98,7 @@ def test_a_statement_reads_one_table_and_takes_the_salt_as_its_only_parameter(na
         assert len(list(tree.find_all(exp.Placeholder))) == sql.needs_salt(PLANS[name])
 
 
+@settings(deadline=None)  # the first example parses with everything cold
 @given(
     value=st.floats(allow_nan=False, allow_infinity=False),
     others=st.lists(st.floats(-0.5, 600.7), min_size=1, max_size=5),
