@@ -168,6 +168,50 @@ def query(
 
 
 @app.command()
+def cost(
+    *,
+    epsilon: Epsilon = None,
+    rho: Rho = None,
+    delta: Annotated[float, typer.Option(metavar="D", help="At which delta epsilon counts (see describe).")] = 1e-6,
+    budget: Annotated[
+        float | None, typer.Option(metavar="E", help="Also say how many fit this epsilon in all.", show_default=False)
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="N", help="A training job of N rounds, not a query.", show_default=False)
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(metavar="M", help="The job's noise multiplier.", show_default=False)
+    ] = None,
+    batch: Annotated[
+        float | None, typer.Option(metavar="B", help="Persons expected in a round.", show_default=False)
+    ] = None,
+    persons: Annotated[float | None, typer.Option(metavar="P", help="... out of so many.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert privacy costs, count what a budget allows, and price a training job. Asks nobody, spends nothing."""
+    from analytics_client import cost as costs
+    from queries.errors import BudgetError
+
+    found: costs.QueryCost | costs.JobCost
+    if rounds is None:
+        if noise is not None or batch is not None or persons is not None:
+            raise BudgetError("--noise, --batch and --persons are about a job", hint="say its --rounds too")
+        found = costs.of_query(delta=delta, epsilon=epsilon, rho=rho, budget=budget)
+    else:
+        if rho is not None or (batch is None) != (persons is None) or (persons is not None and not persons > 0):
+            raise BudgetError(
+                "a job has --rounds with --epsilon or --noise", hint="and --batch B --persons P where it samples"
+            )
+        rate = 1.0 if batch is None or persons is None else batch / persons
+        found = costs.of_job(delta=delta, rounds=rounds, rate=rate, epsilon=epsilon, multiplier=noise, budget=budget)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for line in found.lines():
+        typer.echo(line)
+
+
+@app.command()
 def sandbox(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="CSV or Parquet, one per institution; at least 3.")
