@@ -16,6 +16,7 @@ ANY = "*"
 OPERATIONS = (
     "count", "sum", "mean", "variance", "stddev", "histogram", "group_by", "where", "covariance", "correlation",
     "regression", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank",
+    "train",
 )  # fmt: skip
 """What a query may do, as `queries.resolve.operations_used` names it."""
 SMALLEST_COHORT = 3

@@ -5,11 +5,12 @@ Must not know: data, how a round goes.
 
 from __future__ import annotations
 
-from queries.plan import NoiseShape, Plan
+from queries.plan import NoiseShape
+from trust.question import AnyPlan
 from trust.secagg.packing import Lanes, lanes_for
 
 
-def lanes_of(plan: Plan, noise: NoiseShape, institutions: int) -> Lanes:
+def lanes_of(plan: AnyPlan, noise: NoiseShape, institutions: int) -> Lanes:
     """Return the lanes for the sum of as many institutions' vectors, each with its share of the noise.
 
     An agent must see to it that its exact sums are within `plan.largest_sum` before it packs them.

@@ -128,7 +128,7 @@ class _Stream:
         """
         while (message := await self._control.read()) is not EOF:
             match message.WhichOneof("message"):
-                case "welcome" | "announce" | "head":
+                case "welcome" | "announce" | "head" | "job_closed":
                     self._to_judge.put_nowait(message)
                 case "round":
                     if queue := self._rounds.get(message.round.round_id):
@@ -157,6 +157,8 @@ class _Stream:
                 raise IdentityError("the coordinator asked before it made this agent welcome")
             elif kind == "announce":
                 await self._announced(responder, message.announce)
+            elif kind == "job_closed":
+                await self._in_judge(partial(responder.end_job, message.job_closed.request_id))
             else:
                 cosignature = await self._in_judge(partial(responder.witness, message.head))
                 await self._send(agent_pb2.FromAgent(cosignature=cosignature))

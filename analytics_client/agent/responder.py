@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
 
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
+from analytics_client.agent.training import JobStep, charge_of, step_of
 from protos.v1 import agent_pb2, log_pb2
-from queries.accounting import Curve
 from queries.errors import (
     CohortiumError,
     ConfigError,
@@ -31,13 +33,14 @@ from queries.errors import (
     QueryError,
     ServiceError,
 )
-from queries.plan import NoiseShape, Plan
+from queries.plan import NoiseShape
 from queries.policy import Policy, decide
 from queries.schema import Dataset
+from queries.training.plan import JobPlan
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.lanes import lanes_of
-from trust.question import facts_of, plan_of
+from trust.question import AnyPlan, facts_of, plan_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
@@ -63,7 +66,7 @@ class ActiveRound:
     """A round this agent has joined. `vector` is being computed while the others join."""
 
     core: AgentRound
-    request_id: bytes
+    request_id: bytes  # as the ledger knows it: of a job, the round's
     vector: Future[Ring] = field(repr=False)
     sent: bool = False
 
@@ -191,6 +194,10 @@ class Responder:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
         self._check_logged(announce, verified)
         served, plan = self._plan(verified)
+        step = step_of(announce, plan)
+        if step is not None:
+            self._ledger.end_expired_jobs()
+            decision.slot, decision.model_hash = step.slot, step.model_hash
         noise, lanes = self._check_shape(parameters, verified, plan)
         core = AgentRound(
             announce.parameters,
@@ -203,22 +210,25 @@ class Responder:
             colluders=max(self._policy.colluders, self._membership.colluders),
         )
         rule = self._allow(verified, plan, parameters)
+        charge = charge_of(verified, plan, step)
         join = core.join()  # nothing may fail between the reservation and the answer
         reservation = self._ledger.reserve(
-            request_id=verified.request_id,
+            request_id=charge.id,
             digest=request_envelope_hash(verified.payload),
             dataset=verified.dataset,
             analyst=verified.analyst,
-            charge=Curve.from_rho_nano(verified.rho_nano),
-            rho_nano=verified.rho_nano,
+            charge=charge.curve,
+            rho_nano=charge.rho_nano,
+            job=charge.job,
             budgets=self._budgets.for_request(verified.dataset, verified.analyst),
             round_id=core.round_id,
             head=head,
         )
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
-        vector = self._work.submit(self._vector, served, plan, noise, lanes, verified.request_id)
-        return ActiveRound(core, verified.request_id, vector), join
+        salt = derive(self._salt, "row-selection", verified.request_id)
+        vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
+        return ActiveRound(core, charge.id, vector), join
 
     def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
         """No log, no answer: the very request must be included under the head just witnessed."""
@@ -238,7 +248,7 @@ class Responder:
         ):
             raise LogError("the log records another request than the one that was announced")
 
-    def _plan(self, verified: VerifiedRequest) -> tuple[Served, Plan]:
+    def _plan(self, verified: VerifiedRequest) -> tuple[Served, AnyPlan]:
         served = self._served.get(verified.dataset)
         if served is None:
             raise PolicyDenied(
@@ -251,7 +261,7 @@ class Responder:
         return served, plan_of(verified, served.dataset)
 
     def _check_shape(
-        self, parameters: RoundParameters, verified: VerifiedRequest, plan: Plan
+        self, parameters: RoundParameters, verified: VerifiedRequest, plan: AnyPlan
     ) -> tuple[NoiseShape, Lanes]:
         noise = plan.noise(
             verified.rho_nano,
@@ -264,7 +274,7 @@ class Responder:
             raise QueryError("the announced vector is not the one this query stands for")
         return noise, lanes
 
-    def _allow(self, verified: VerifiedRequest, plan: Plan, parameters: RoundParameters) -> str:
+    def _allow(self, verified: VerifiedRequest, plan: AnyPlan, parameters: RoundParameters) -> str:
         """Return the rule that allows the request. Raises PolicyDenied."""
         facts = facts_of(verified, plan, minimum_cohort=parameters.minimum_cohort, colluders=parameters.colluders)
         decision = decide(self._policy, facts)
@@ -272,9 +282,9 @@ class Responder:
             raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
         return decision.rule
 
-    def _vector(self, served: Served, plan: Plan, noise: NoiseShape, lanes: Lanes, request_id: bytes) -> Ring:
+    def _vector(self, ask: Callable[[], NDArray[np.int64]], plan: AnyPlan, noise: NoiseShape, lanes: Lanes) -> Ring:
         """Exact integer sums on the refined lattice, plus this agent's noise share, in lanes of ring elements."""
-        sums = served.source.aggregate(plan, derive(self._salt, "row-selection", request_id))
+        sums = ask()
         if np.abs(sums).max() > plan.largest_sum:  # the lanes rest on it
             raise DataError("a sum here is larger than the schema allows for", hint="compare max_persons with the data")
         return pack((sums << noise.refine_bits) + share(plan.length, noise.share_variance), lanes)
@@ -301,12 +311,25 @@ class Responder:
         self._ledger.reveal(active.request_id, active.id)
         return message
 
+    def end_job(self, request_id: bytes) -> None:
+        """A job is over: give back what its unused rounds hold. None of them can follow, whoever said so."""
+        if self._ledger.end_job(request_id, "the coordinator ended it"):
+            logger.info("job ended", request=request_id.hex()[:12])
+
     def end(self, active: ActiveRound) -> None:
         """Forget a round; what it reserved returns to the budget unless a vector was sent."""
         active.vector.cancel()
         active.core.close()
         if not active.sent:
             self._ledger.release(active.request_id, active.id)
+
+
+def _sums(served: Served, plan: AnyPlan, step: JobStep | None, salt: bytes) -> Callable[[], NDArray[np.int64]]:
+    """Return what computes the exact sums. `salt` is one for all rounds of a job: each reads the same rows."""
+    if isinstance(plan, JobPlan):
+        assert step is not None  # noqa: S101 - `step_of` sees to it
+        return partial(step.sums, plan, served.source, salt)
+    return partial(served.source.aggregate, plan, salt)
 
 
 def _deny(decision: agent_pb2.Decision, error: CohortiumError) -> None:

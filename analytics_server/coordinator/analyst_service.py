@@ -14,7 +14,7 @@ from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
 from trust.rpc.server import peer as peer_of
 from trust.rpc.server import serves
 
-ALWAYS_TOLD = {"logged", "released", "failed"}
+ALWAYS_TOLD = {"logged", "round", "retried", "released", "failed"}
 PIECE = 1 << 20
 """Most bytes of a release in one message."""
 
@@ -66,6 +66,31 @@ class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
         """Tell the end of one of the analyst's own requests, waiting for it where it is still running."""
         for message in _in_pieces(await self._desk.result(request.request_id, peer_of(context))):
             yield message
+
+    @serves("analyst")
+    async def Jobs(  # noqa: N802 - named by the service definition
+        self, _request: analyst_pb2.JobsRequest, context: Context
+    ) -> analyst_pb2.JobsResponse:
+        """List the caller's own training jobs."""
+        return analyst_pb2.JobsResponse(jobs=await self._desk.jobs.listed(peer_of(context)))
+
+    @serves("analyst")
+    async def Rounds(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.RoundsRequest, context: Context
+    ) -> AsyncIterator[analyst_pb2.Progress]:
+        """Tell what the rounds of one of the caller's own jobs have released."""
+        for progress in await self._desk.jobs.rounds(request.request_id, peer_of(context)):
+            for message in _in_pieces(progress):
+                yield message
+
+    @serves("analyst", "steward")
+    async def Stop(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.StopRequest, context: Context
+    ) -> analyst_pb2.StopResponse:
+        """End a training job after the round in hand."""
+        peer = peer_of(context)
+        self._desk.jobs.stop(request.request_id, peer, steward=peer.role == "steward")
+        return analyst_pb2.StopResponse()
 
 
 def _in_pieces(progress: analyst_pb2.Progress) -> Iterator[analyst_pb2.Progress]:

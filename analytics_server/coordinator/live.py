@@ -21,6 +21,10 @@ class Live:
         """Report that institutions have reached a step."""
         self._add(analyst_pb2.Progress(request_id=self.request_id, step=step, institutions=sorted(institutions)))
 
+    def report(self, progress: analyst_pb2.Progress) -> None:
+        """Report something that is neither a mere step nor the end: a round of a job."""
+        self._add(progress)
+
     def end(self, progress: analyst_pb2.Progress) -> None:
         """Report the release or the failure, after which nothing follows."""
         self._over = True

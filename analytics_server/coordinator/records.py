@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 
 from analytics_server.coordinator.rounds import Dropout, SignedDecision
-from protos.v1 import log_pb2
+from protos.v1 import agent_pb2, log_pb2
 from trust.identity.requests import VerifiedRequest
+from trust.question import model_hash
 from trust.release import release_hash, request_envelope_hash
 
 COORDINATOR = "coordinator"
@@ -88,8 +89,15 @@ def round_ended(
     )
 
 
-def released(request: VerifiedRequest, release: bytes, survivors: int) -> log_pb2.LogEntry:
-    """A noisy sum was published; its hash, not its values."""
+def released(
+    request: VerifiedRequest,
+    release: bytes,
+    survivors: int,
+    *,
+    job: agent_pb2.JobRound | None = None,
+    rho_nano: int | None = None,
+) -> log_pb2.LogEntry:
+    """A noisy sum was published; its hash, not its values. Of a job one round's, with its share of the cost."""
     return log_pb2.LogEntry(
         at_ms=_now_ms(),
         actor=COORDINATOR,
@@ -97,8 +105,10 @@ def released(request: VerifiedRequest, release: bytes, survivors: int) -> log_pb
             request_id=request.request_id,
             release_hash=release_hash(release),
             mechanism="discrete gaussian, distributed, zCDP",
-            rho_nano=request.rho_nano,
+            rho_nano=request.rho_nano if rho_nano is None else rho_nano,
             survivors=survivors,
+            slot=0 if job is None else job.slot,
+            model_hash=b"" if job is None else model_hash(job.model),
         ),
     )
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +16,17 @@ import structlog
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.coordinator import records
+from analytics_server.coordinator.asking import Asking, Checked, Tools, ended
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
+from analytics_server.coordinator.ends import dropped_out, failure_of, stored_end
 from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.jobs import JobDesk
 from analytics_server.coordinator.live import Live
-from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, RoundRestart
+from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from analytics_server.store import RequestRow, UnitOfWork
-from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, log_pb2, query_pb2
+from protos.v1 import analyst_pb2, envelope_pb2, log_pb2, query_pb2
 from queries.errors import (
     CohortiumError,
     IdentityError,
@@ -34,21 +36,15 @@ from queries.errors import (
     ServiceError,
     SignatureError,
 )
-from queries.plan import Plan
 from queries.policy import decide
-from queries.resolve import shape
+from queries.training.plan import JobPlan
 from trust.identity.names import Peer
-from trust.identity.requests import VerifiedRequest, verify_request
+from trust.identity.requests import verify_request
 from trust.lanes import lanes_of
-from trust.question import facts_of, plan_of
-from trust.secagg import default_threshold, make_parameters
+from trust.question import facts_of, plan_of, shape_of
 from trust.secagg.masks import Ring
 from trust.secagg.packing import unpack
-from trust.secagg.parameters import LARGEST_FULL_GRAPH
 
-SMALLEST_COHORT = 3
-MAX_ATTEMPTS = 3
-SHOWN_DROPOUTS = 5
 INTERRUPTED = QuorumError(
     "the coordinator stopped in the middle of this round, and nothing was released",
     hint="institutions that had sent their masked sums keep the charge, the others do not; ask again",
@@ -56,13 +52,12 @@ INTERRUPTED = QuorumError(
 logger = structlog.get_logger("cohortium.coordinator")
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A request that may be asked, with the plan it stands for."""
+class AlreadyEnded(Exception):
+    """The request had ended before; `progress` is its end as it was reported."""
 
-    verified: VerifiedRequest
-    envelope: bytes
-    plan: Plan
+    def __init__(self, progress: analyst_pb2.Progress) -> None:
+        super().__init__("ended before")
+        self.progress = progress
 
 
 class RequestDesk:
@@ -85,10 +80,10 @@ class RequestDesk:
         self._directory = directory
         self._hub = hub
         self._witnessing = witnessing
-        self._deadlines = deadlines
-        self._spool = spool
+        self._tools = Tools(database, log, directory, hub, witnessing, deadlines, spool)
         self._live: dict[bytes, Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.jobs = JobDesk(self._tools)
 
     # --- taking in -----------------------------------------------------------------------------------------------
 
@@ -98,10 +93,7 @@ class RequestDesk:
         request_id = checked.verified.request_id
         live = self._live.get(request_id)
         if live is None:
-            live = self._live[request_id] = Live(request_id)
-            task = asyncio.create_task(self._run(checked, live))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            live = self._start(checked)
         async for progress in live.follow():
             yield progress
 
@@ -111,13 +103,13 @@ class RequestDesk:
             async for _ in live.follow():
                 """Its end is in the store when it is reported."""
         row = await self._database.read(lambda uow: uow.request(request_id))
-        if row is None or row.analyst != peer.id or (stored := _stored(row)) is None:
+        if row is None or row.analyst != peer.id or (stored := stored_end(row)) is None:
             raise IdentityError(
                 "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
             )
         return stored
 
-    async def _check(self, envelope: bytes, peer: Peer) -> _Checked:
+    async def _check(self, envelope: bytes, peer: Peer) -> Checked:
         """Everything that can be said without asking anyone. Raises the error that the analyst reads.
 
         What is not a well-formed request of a member leaves no trace; one that the coordinator's policy denies does.
@@ -140,69 +132,51 @@ class RequestDesk:
         facts = facts_of(verified, plan, minimum_cohort=cohort, colluders=membership.colluders)
         decision = decide(self._directory.coordinator_policy(), facts)
         if not decision.allowed:
-            entries = [records.requested(verified, shape(plan.query)), records.denied_here(verified, decision.rule)]
+            entries = [records.requested(verified, shape_of(plan)), records.denied_here(verified, decision.rule)]
             await self._database.write(lambda uow: self._log.append_in(uow, entries))
             raise PolicyDenied(decision.message, rule=f"coordinator: {decision.rule}", hint=decision.hint)
-        return _Checked(verified, envelope, plan)
+        return Checked(verified, envelope, plan)
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    async def _run(self, checked: _Checked, live: Live) -> None:
+    def _start(self, checked: Checked, enter: Callable[[], Awaitable[Heads]] | None = None) -> Live:
+        live = self._live[checked.verified.request_id] = Live(checked.verified.request_id)
+        task = asyncio.create_task(self._run(checked, live, enter))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return live
+
+    async def _run(self, checked: Checked, live: Live, enter: Callable[[], Awaitable[Heads]] | None) -> None:
         """Run one request to its end; whatever happens, the end is in the log and in the store."""
         request_id = checked.verified.request_id
-        round_: Round | None = None
-        heads: Heads | None = None
+        asking = Asking(checked, live, self._tools, partial(self._enter, checked) if enter is None else enter)
         try:
-            request = envelope_pb2.Envelope.FromString(checked.envelope)
-            excluded: set[str] = set()
-            for attempt in range(1, MAX_ATTEMPTS + 1):
-                async with self._witnessing.turn:
-                    if heads is None:
-                        entered = await self._enter(checked)
-                        if isinstance(entered, analyst_pb2.Progress):
-                            live.end(entered)
-                            return
-                        heads = entered
-                        live.step("logged", ())
-                    else:
-                        heads = await self._witnessing.latest(heads.seq)
-                    round_ = self._new_round(checked, live, excluded)
-                    round_.start()
-                    self._witnessing.announce(round_.invited, round_.encoded_parameters, request, heads)
-                try:
-                    sums = await round_.finish(partial(self._log_decisions, round_))
-                    break
-                except RoundRestart as restart:
-                    excluded.update(restart.accused)
-                    assert round_ is not None  # noqa: S101 - a restart is raised by a round that exists
-                    await self._log_restart(round_, restart.accused)
-                    logger.warning("round restarted", request=request_id.hex()[:12], without=sorted(excluded))
-                    if attempt == MAX_ATTEMPTS:
-                        raise RoundFailed(
-                            QuorumError("the round was restarted too often", hint="see the log for who was accused"),
-                            charged=False,
-                        ) from restart
-            assert round_ is not None  # noqa: S101 - the loop ends by break or by raising
-            await self._release(checked, live, round_, sums)
-            self._close(round_, "released")
+            if isinstance(checked.plan, JobPlan):
+                live.end(await self.jobs.run(checked.verified, checked.plan, asking, live))
+                return
+            sums = await asking.sum()
+            await self._release(checked, live, asking.round, sums)
+            asking.close("released")
+        except AlreadyEnded as ended:
+            live.end(ended.progress)
         except RoundFailed as failure:
-            await self._fail(live, round_, failure.error, charged=failure.charged)
+            await self._fail(live, asking, failure.error, charged=failure.charged)
         except CohortiumError as error:
-            if heads is None:  # it is not in the log, and nobody was asked
-                live.end(_failure(request_id, error))
+            if not asking.logged:  # it is not in the log, and nobody was asked
+                live.end(failure_of(request_id, error))
             else:
-                await self._fail(live, round_, error, charged=round_ is not None and round_.charged)
+                await self._fail(live, asking, error, charged=asking.charged)
         except Exception as error:  # a bug: the analyst must not wait for ever, nor read what may quote anything
             logger.error("request failed", request=request_id.hex()[:12], error=type(error).__name__)
             failed = ServiceError("the coordinator failed on this request", hint="tell your operator")
-            await self._fail(live, round_, failed, charged=round_ is not None and round_.charged)
+            await self._fail(live, asking, failed, charged=asking.charged)
         finally:
             self._live.pop(request_id, None)
 
-    async def _enter(self, checked: _Checked) -> Heads | analyst_pb2.Progress:
+    async def _enter(self, checked: Checked) -> Heads:
         """Write the request to the log before anyone is asked; return the head that covers it, with its proofs.
 
-        For a request that has ended before, return its end, and write nothing.
+        Raises AlreadyEnded for a request that has ended before, and writes nothing.
         """
         verified = checked.verified
 
@@ -217,72 +191,18 @@ class RequestDesk:
                 )
             except SignatureError:
                 known = uow.request(verified.request_id)
-                if known is None or (stored := _stored(known)) is None:
+                if known is None or (stored := stored_end(known)) is None:
                     raise
                 return stored
-            seq = self._log.append_in(uow, [records.requested(verified, shape(checked.plan.query))])
+            seq = self._log.append_in(uow, [records.requested(verified, shape_of(checked.plan))])
             return self._witnessing.prove(uow, seq)
 
-        return await self._database.write(work)
+        entered = await self._database.write(work)
+        if isinstance(entered, analyst_pb2.Progress):
+            raise AlreadyEnded(entered)
+        return entered
 
-    def _new_round(self, checked: _Checked, live: Live, excluded: set[str]) -> Round:
-        """Choose the cohort: every member that serves the dataset now and was not found cheating."""
-        membership = self._directory.in_force()
-        verified = checked.verified
-        members = {i: m for i, m in self._directory.members.items() if i not in excluded}
-        invited = self._hub.serving(verified.dataset, verified.schema_hash, members)
-        need = max(SMALLEST_COHORT, verified.minimum_cohort, membership.minimum_cohort)
-        organisations = {members[i].organisation for i in invited}
-        if len(organisations) < need:
-            raise QuorumError(
-                f"{verified.dataset!r} is served by {len(organisations) or 'no'} "
-                f"{'organisation' if len(organisations) == 1 else 'organisations'} now"
-                f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
-                hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
-            )
-        if len(invited) > LARGEST_FULL_GRAPH:
-            raise QuorumError(
-                f"{verified.dataset!r} is served by {len(invited)} institutions, and a cohort has at most"
-                f" {LARGEST_FULL_GRAPH}",
-                hint="publish the dataset for fewer institutions",
-            )
-        threshold = default_threshold(len(invited))
-        plan = checked.plan
-        # Also refuses now, before anyone is asked, what every agent would refuse.
-        noise = plan.noise(verified.rho_nano, threshold=threshold, colluders=membership.colluders, invited=len(invited))
-        lanes = lanes_of(plan, noise, len(invited))
-        parameters = make_parameters(
-            membership_hash=membership.hash,
-            request_id=verified.request_id,
-            invited=invited,
-            minimum_cohort=need,
-            colluders=membership.colluders,
-            length=lanes.elements(plan.length),
-            ring_bits=lanes.ring_bits,
-            threshold=threshold,
-        )
-        return Round(
-            parameters,
-            members={i: members[i] for i in invited},
-            hub=self._hub,
-            deadlines=self._deadlines,
-            on_step=live.step,
-            spool=self._spool,
-        )
-
-    async def _log_decisions(self, round_: Round) -> None:
-        entries = [records.decided(d) for _, d in sorted(round_.decisions.items())]
-        if not entries:
-            return
-        await self._database.write(lambda uow: self._log.append_in(uow, entries))
-
-    async def _log_restart(self, round_: Round, accused: tuple[str, ...]) -> None:
-        """Write who was found cheating, before the next round begins without them."""
-        outcome = f"restarted without {', '.join(accused)}"
-        self._close(round_, outcome)
-        await self._database.write(lambda uow: self._log.append_in(uow, [self._ended(round_, outcome)]))
-
-    async def _release(self, checked: _Checked, live: Live, round_: Round, sums: Ring) -> None:
+    async def _release(self, checked: Checked, live: Live, round_: Round, sums: Ring) -> None:
         parameters = round_.parameters
         noise = checked.plan.noise(
             checked.verified.rho_nano,
@@ -301,7 +221,7 @@ class RequestDesk:
             survivors=round_.survivors,
             rho_nano=checked.verified.rho_nano,
         ).SerializeToString(deterministic=True)
-        entries = [self._ended(round_, "released"), records.released(checked.verified, release, len(round_.survivors))]
+        entries = [ended(round_, "released"), records.released(checked.verified, release, len(round_.survivors))]
 
         def work(uow: UnitOfWork) -> analyst_pb2.Progress:
             seq = self._log.append_in(uow, entries) + 1
@@ -321,14 +241,14 @@ class RequestDesk:
 
         live.end(await self._database.write(work))
 
-    async def _fail(self, live: Live, round_: Round | None, error: CohortiumError, *, charged: bool) -> None:
-        progress = _failure(live.request_id, error, charged=charged)
-        failure = progress.failure
+    async def _fail(self, live: Live, asking: Asking, error: CohortiumError, *, charged: bool) -> None:
+        progress = failure_of(live.request_id, error, charged=charged)
+        failure, round_ = progress.failure, asking.latest
         if isinstance(error, QuorumError) and round_ is not None:
-            failure.message += _dropped_out(round_)
+            failure.message += dropped_out(round_)
         entries: list[log_pb2.LogEntry] = []
         if round_ is not None:
-            entries.append(self._ended(round_, f"failed: {error.code}"))
+            entries.append(ended(round_, f"failed: {error.code}"))
             for member, signed in sorted(round_.decisions.items()):
                 decision = signed.decision
                 if not decision.allowed:
@@ -345,61 +265,46 @@ class RequestDesk:
             logger.error("the end of a request was not stored: the next start ends it", reason=lost.message)
         finally:
             live.end(progress)
-            if round_ is not None:
-                self._close(round_, f"failed: {error.code}")
-
-    def _ended(self, round_: Round, outcome: str) -> log_pb2.LogEntry:
-        return records.round_ended(
-            round_.parameters.request_id,
-            round_.id,
-            invited=round_.invited,
-            roster=round_.roster,
-            survivors=round_.survivors,
-            dropouts=round_.losses,
-            outcome=outcome,
-        )
-
-    def _close(self, round_: Round, outcome: str) -> None:
-        """Tell the cohort that the round is over, so that it forgets its secrets and frees what it reserved."""
-        for member in round_.to_be_told:
-            if connection := self._hub.get(member):
-                connection.send(agent_pb2.ToAgent(closed=agent_pb2.RoundClosed(round_id=round_.id, outcome=outcome)))
+            asking.close(f"failed: {error.code}")
 
     # --- starting and stopping -----------------------------------------------------------------------------------
 
     async def recover(self) -> int:
-        """End, with a clear status, every request that an earlier process left running. Returns how many."""
+        """End, with a clear status, every query that an earlier process left running; go on with training jobs.
+
+        Returns how many were ended.
+        """
+        running = await self._database.read(lambda uow: uow.running_requests())
+        resumed = {row.request_id for row in running if self._resume(row)}
 
         def work(uow: UnitOfWork) -> int:
-            interrupted = uow.running_requests()
+            interrupted = [row for row in uow.running_requests() if row.request_id not in resumed]
             for row in interrupted:
-                progress = _failure(row.request_id, INTERRUPTED, charged=True)
+                progress = failure_of(row.request_id, INTERRUPTED, charged=True)
                 self._log.append_in(uow, [records.failed(row.request_id, "interrupted", charged=True)])
                 uow.finish_request(row.request_id, "failed", release=None, failure=progress.SerializeToString())
             return len(interrupted)
 
         return await self._database.write(work)
 
+    def _resume(self, row: RequestRow) -> bool:
+        """Go on with a job that was running; return whether it is one, and still valid."""
+        try:
+            membership = self._directory.in_force()
+            verified = verify_request(row.envelope, membership, membership.consortium, int(time.time()))
+            published = self._directory.dataset(verified.dataset)
+            if not verified.job or verified.schema_hash != published.schema_hash:
+                return False
+            plan = plan_of(verified, published.dataset)
+        except CohortiumError as error:
+            logger.warning("not resumed", request=row.request_id.hex()[:12], reason=error.message)
+            return False
+        self._start(Checked(verified, row.envelope, plan), partial(self._witnessing.latest, row.seqs[0]))
+        logger.info("resumed", request=row.request_id.hex()[:12])
+        return True
+
     async def stop(self) -> None:
         """Cancel what is running; `recover` ends it at the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _failure(request_id: bytes, error: CohortiumError, *, charged: bool = False) -> analyst_pb2.Progress:
-    failure = analyst_pb2.Failure(code=error.code, message=error.message, hint=error.hint, charged=charged)
-    return analyst_pb2.Progress(request_id=request_id, step="failed", failure=failure)
-
-
-def _stored(row: RequestRow) -> analyst_pb2.Progress | None:
-    """The end of a request as it was reported, or None while it runs."""
-    stored = row.release if row.state == "released" else row.failure
-    return None if stored is None else analyst_pb2.Progress.FromString(stored)
-
-
-def _dropped_out(round_: Round) -> str:
-    """Say who left a round that came to nothing, when and why: a few of them, in half a line each."""
-    said = [f"{d.institution} dropped out at {d.step} ({d.reason})" for d in round_.losses]
-    more = [f"and {len(said) - SHOWN_DROPOUTS} more"] if len(said) > SHOWN_DROPOUTS else []
-    return "".join(f"; {words}" for words in said[:SHOWN_DROPOUTS] + more)

@@ -69,9 +69,18 @@ class Witnessing:
         return await self._database.read(lambda uow: self.prove(uow, seq))
 
     def announce(
-        self, cohort: tuple[str, ...], parameters: bytes, request: envelope_pb2.Envelope, heads: Heads
+        self,
+        cohort: tuple[str, ...],
+        parameters: bytes,
+        request: envelope_pb2.Envelope,
+        heads: Heads,
+        *,
+        job: agent_pb2.JobRound | None = None,
     ) -> None:
-        """Send a request to its cohort with the proof that it is in the log. To be called while holding `turn`."""
+        """Send a request to its cohort with the proof that it is in the log. To be called while holding `turn`.
+
+        `job` says which round of a training job it is.
+        """
         inclusion = analyst_pb2.LogProof(seq=heads.seq, leaf=heads.leaf, hashes=heads.inclusion)
         for member in cohort:
             if connection := self._hub.get(member):
@@ -80,6 +89,7 @@ class Witnessing:
                     request=request,
                     head=heads.head(connection.sent_size),
                     inclusion=inclusion,
+                    job=job,
                 )
                 connection.send(agent_pb2.ToAgent(announce=announce))
                 connection.sent_size = max(connection.sent_size, heads.size)

@@ -8,11 +8,9 @@ from google.protobuf.message import DecodeError
 from protos.v1 import training_pb2
 from queries.encode import decode_query, encode_query
 from queries.errors import QueryError
-from queries.limits import MAX_QUERY_BYTES
+from queries.limits import MAX_JOB_BYTES
 from queries.training.design import Floats
 from queries.training.job import MAX_EDGES, MAX_FACTORS, MAX_TERMS, MODELS, Job
-
-MAX_JOB_BYTES = 2 * MAX_QUERY_BYTES
 
 
 def encode_job(job: Job) -> bytes:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from queries import ir
 from queries.errors import QueryError
+from queries.limits import walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
 
@@ -55,6 +56,17 @@ class Job:
         """Every column that the model reads, sorted."""
         return columns_of(self.label, self.event, self.terms)
 
+    @property
+    def shape(self) -> str:
+        """The model and its columns in one line without any literal: "train logistic dis_diab ~ bmi + sex"."""
+        label = f"{self.label}, {self.event}" if self.event else self.label
+        asked = f"train {self.model} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
+        if self.selection.where is None:
+            return asked
+        nodes = walk(self.selection.where)
+        columns = {node.column for node in nodes if isinstance(node, ir.Comparison | ir.IsIn | ir.IsNull)}
+        return f"{asked} where {', '.join(sorted(columns))}"
+
 
 def columns_of(label: str, event: str, terms: tuple[Term, ...]) -> tuple[str, ...]:
     """Return the distinct columns of a model, sorted."""
@@ -85,13 +97,23 @@ def make_job(
     kind: Model = next(known for known in MODELS if known == model)
     selection = ir.Query(
         dataset.name,
-        tuple(ir.NamedAggregate(f"c{number}", ir.Count(name)) for number, name in enumerate(names)),
+        _outputs(names, dataset),
         condition,
         (),
         rows_per_person if rows_per_person is not None else 1,
     )
     asked = rounds if rounds is not None else (1 if model == "linear" else 8)
     return resolve_job(Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge), dataset)
+
+
+def _outputs(names: tuple[str, ...], dataset: Dataset) -> tuple[ir.NamedAggregate, ...]:
+    """Return outputs that stand for reading these columns; nothing of them is ever released."""
+
+    def output(name: str) -> ir.Aggregate:
+        numeric = isinstance(_column(name, dataset).kind, Numeric)
+        return ir.Sum(name) if numeric else ir.Histogram(name)
+
+    return tuple(ir.NamedAggregate(f"c{number}", output(name)) for number, name in enumerate(names))
 
 
 def resolve_job(job: Job, dataset: Dataset) -> Job:
@@ -191,8 +213,7 @@ def _check_survival(job: Job, label: Column, dataset: Dataset) -> None:
 def _check_selection(job: Job, selection: ir.Query, dataset: Dataset) -> None:
     """The selection must be what `make_job` makes: complete rows of exactly the columns the model reads."""
     names = job.columns
-    expected = tuple(ir.NamedAggregate(f"c{number}", ir.Count(name)) for number, name in enumerate(names))
-    if selection.aggregates != expected or selection.keys or selection.rows_per_person is None:
+    if selection.aggregates != _outputs(names, dataset) or selection.keys or selection.rows_per_person is None:
         raise QueryError("the job selects other columns than its model reads", hint="make it with make_job")
     parts = selection.where.parts if isinstance(selection.where, ir.AllOf) else (selection.where,)
     for name in names:

@@ -49,11 +49,6 @@ class JobPlan:
     rho_nano: int
 
     @property
-    def query(self) -> object:
-        """The rows and columns the job reads."""
-        return self.selection.query
-
-    @property
     def slots(self) -> int:
         """How many rounds are paid for: those the model needs and the spare ones."""
         return self.job.rounds + self.job.spare_rounds

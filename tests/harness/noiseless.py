@@ -13,6 +13,7 @@ import pytest
 
 from analytics_client.agent import responder
 from queries.plan import NoiseShape, Plan
+from queries.training.plan import JobPlan
 
 NONE = NoiseShape(refine_bits=0, share_variance=Fraction(0), central_variance=Fraction(0))
 
@@ -21,4 +22,5 @@ def remove_noise(patch: pytest.MonkeyPatch) -> None:
     """Until `patch` is undone, every release in this process is the exact sum."""
     silent: Callable[..., NoiseShape] = lambda _plan, _rho_nano, **_cohort: NONE  # noqa: E731 - replaces a method
     patch.setattr(Plan, "noise", silent)
+    patch.setattr(JobPlan, "noise", silent)
     patch.setattr(responder, "share", lambda length, _variance: np.zeros(length, dtype=np.int64))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos.v1 import query_pb2
 from queries.errors import ClockError, IdentityError, QueryError, SignatureError
-from queries.limits import MAX_QUERY_BYTES
+from queries.limits import MAX_JOB_BYTES, MAX_QUERY_BYTES
 from trust.identity import envelope as dsse
 from trust.identity.membership import MINIMUM_COHORT, MembershipDocument
 from trust.transcript import digest
@@ -30,7 +30,10 @@ _NONCE_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRequest:
-    """A request whose signature, audience, freshness and form were checked. Payload and envelope are exact bytes."""
+    """A request whose signature, audience, freshness and form were checked. Payload and envelope are exact bytes.
+
+    It carries either a query or a training job, encoded; the other one is empty.
+    """
 
     request_id: bytes
     consortium: str
@@ -40,6 +43,7 @@ class VerifiedRequest:
     dataset: str
     schema_hash: bytes
     query: bytes
+    job: bytes
     rho_nano: int
     minimum_cohort: int
     issued_at: int
@@ -56,7 +60,8 @@ def build_request(
     purpose: str,
     dataset: str,
     schema_hash: bytes,
-    query: bytes,
+    query: bytes = b"",
+    job: bytes = b"",
     rho_nano: int,
     minimum_cohort: int,
     now: int,
@@ -64,8 +69,8 @@ def build_request(
 ) -> tuple[bytes, bytes]:
     """Return (request id, envelope bytes) signed by the analyst's identity key.
 
-    `now` is in unix seconds, `lifetime` in seconds, `rho_nano` in 10^-9 of zCDP. Raises QueryError where
-    `verify_request` would refuse the form.
+    Either `query` or `job` is given. `now` is in unix seconds, `lifetime` in seconds, `rho_nano` in 10^-9 of zCDP.
+    Raises QueryError where `verify_request` would refuse the form.
     """
     message = query_pb2.QueryRequest(
         consortium=consortium,
@@ -74,6 +79,7 @@ def build_request(
         dataset=dataset,
         schema_hash=schema_hash,
         query=query,
+        job=job,
         rho_nano=rho_nano,
         minimum_cohort=minimum_cohort,
         issued_at=now,
@@ -116,6 +122,7 @@ def verify_request(
         dataset=claimed.dataset,
         schema_hash=claimed.schema_hash,
         query=claimed.query,
+        job=claimed.job,
         rho_nano=claimed.rho_nano,
         minimum_cohort=claimed.minimum_cohort,
         issued_at=claimed.issued_at,
@@ -139,7 +146,11 @@ def _check_form(message: query_pb2.QueryRequest) -> None:
         raise QueryError("a request needs a purpose", hint=f"one printable line of at most {_MAX_PURPOSE} characters")
     if len(message.schema_hash) != 32 or len(message.nonce) != _NONCE_BYTES:
         raise QueryError("a request's schema hash or nonce has the wrong length", hint="update this software")
-    if not 1 <= len(message.query) <= MAX_QUERY_BYTES:
+    if message.job and message.query:
+        raise QueryError("a request asks a query or a training job, not both")
+    if len(message.job) > MAX_JOB_BYTES:
+        raise QueryError(f"an encoded job takes at most {MAX_JOB_BYTES} bytes", hint="use fewer terms or times")
+    if not message.job and not 1 <= len(message.query) <= MAX_QUERY_BYTES:
         raise QueryError(f"an encoded query takes 1 to {MAX_QUERY_BYTES} bytes", hint="ask for less in one query")
     if message.rho_nano < 1:
         raise QueryError("a request needs a privacy cost above zero")

@@ -52,5 +52,12 @@ class Source(Protocol):
         Raise DataError where the data cannot answer, for reasons that are shown locally only.
         """
 
+    def rows(self, plan: Plan, salt: bytes) -> dict[str, NDArray[np.float64]]:
+        """Return the rows that `aggregate` would sum: by column, numbers as they are and categories as positions.
+
+        For training, whose steps are no sums of columns. The rows never leave the process. `salt` and DataError as for
+        `aggregate`.
+        """
+
     def close(self) -> None:
         """Let go of the data."""

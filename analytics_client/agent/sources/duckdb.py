@@ -84,14 +84,26 @@ class DuckDBSource:
         """Return the plan's exact sums on its unrefined lattice; see `base.Source.aggregate`."""
         resident = self._current()
         text = self._statement(plan, resident.rows_known)
-        # 62 bits: the engine's numbers are signed, and both kinds of lottery take the salt as one of them.
-        parameters = [int.from_bytes(salt[:8], "big") >> 2] if sql.needs_salt(plan) else []
+        parameters = [_lottery(salt)] if sql.needs_salt(plan) else []
 
         def ask() -> list[tuple[int, ...]]:
             with resident.connection.cursor() as cursor:
                 return cursor.execute(text, parameters).fetchall()
 
         return _vector(plan, _guarded(ask))
+
+    def rows(self, plan: Plan, salt: bytes) -> dict[str, NDArray[np.float64]]:
+        """Return the rows that the plan would sum; see `base.Source.rows`."""
+        resident = self._current()
+        text = sql.render_rows(plan, "duckdb", rows_known=resident.rows_known)
+        parameters = [_lottery(salt)] if sql.needs_salt(plan) else []
+
+        def ask() -> dict[str, NDArray[np.float64]]:
+            with resident.connection.cursor() as cursor:
+                columns = cursor.execute(text, parameters).fetchnumpy()
+            return {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+
+        return _guarded(ask)
 
     def close(self) -> None:
         """Let go of the data."""
@@ -121,6 +133,11 @@ class DuckDBSource:
                 resident = _load(self._config, self._dataset, self._threads)
                 self._resident = resident
         return resident
+
+
+def _lottery(salt: bytes) -> int:
+    """62 bits: the engine's numbers are signed, and both kinds of lottery take the salt as one of them."""
+    return int.from_bytes(salt[:8], "big") >> 2
 
 
 def _fingerprint(files: Sequence[Path]) -> Fingerprint:

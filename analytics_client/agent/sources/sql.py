@@ -38,6 +38,17 @@ def render(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
     return statement(plan, dialect, rows_known=rows_known).sql(dialect=dialect)
 
 
+def render_rows(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
+    """Return the statement that reads the rows a plan would sum: filtered, bounded per person, one column each."""
+    steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
+    if needs_salt(plan):
+        steps["kept"] = _kept(plan, dialect, rows_known)
+    query = _select([_column(name) for name in _slot_columns(plan)], list(steps)[-1])
+    named = [exp.CTE(this=step, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, step in steps.items()]
+    query.set("with_", exp.With(expressions=named))
+    return query.sql(dialect=dialect)
+
+
 def needs_salt(plan: Plan) -> bool:
     """Return whether rows of a person are chosen, and so by which salt matters."""
     return plan.dataset.privacy_unit != ""

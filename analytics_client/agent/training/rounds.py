@@ -1,0 +1,75 @@
+"""One round of a job, as an agent takes it: checked against the plan, charged to the job's hold, summed exactly.
+
+Whoever chooses the model that a round is asked at may choose it as he likes: privacy holds for every model, because a
+row's vector is bounded for every model (`queries.training.statistics`). So an agent checks its form and nothing else.
+Must not know: the network, noise, how the ledger stores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytics_client.agent.ledger_jobs import JobHold
+from analytics_client.agent.sources import Source
+from protos.v1 import agent_pb2
+from queries.accounting import Curve
+from queries.errors import QueryError
+from queries.training.design import Floats
+from queries.training.encode import decode_model
+from queries.training.plan import JobPlan
+from trust.identity.requests import VerifiedRequest
+from trust.question import AnyPlan, model_hash, slot_id
+from trust.release import request_envelope_hash
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """A round of a job: which of its paid rounds, and the model it is asked at."""
+
+    slot: int
+    theta: Floats
+    model_hash: bytes
+
+    def sums(self, plan: JobPlan, source: Source, salt: bytes) -> NDArray[np.int64]:
+        """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`."""
+        return plan.sums(source.rows(plan.selection, salt), self.theta)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a round costs, and under which id the ledger knows it."""
+
+    id: bytes
+    curve: Curve
+    rho_nano: int
+    job: JobHold | None
+
+
+def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
+    """Return the announced round of a job, None for a query. Raise QueryError where announcement and plan disagree."""
+    if announce.HasField("job") != isinstance(plan, JobPlan):
+        raise QueryError("the announcement does not say which round of the job it is")
+    if not isinstance(plan, JobPlan):
+        return None
+    if announce.job.slot >= plan.slots:
+        raise QueryError(f"the job paid for {plan.slots} rounds, and this is another one")
+    theta = decode_model(announce.job.model, plan.statistic.width)
+    return JobStep(announce.job.slot, theta, model_hash(announce.job.model))
+
+
+def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) -> Charge:
+    """Return what is to be charged: a query's whole cost, or one round out of what its job holds."""
+    if step is None or not isinstance(plan, JobPlan):
+        return Charge(verified.request_id, Curve.from_rho_nano(verified.rho_nano), verified.rho_nano, None)
+    hold = JobHold(
+        id=verified.request_id,
+        digest=request_envelope_hash(verified.payload),
+        slots=plan.slots,
+        charge=plan.cost,
+        rho_nano=verified.rho_nano,
+        expires_at=verified.expires_at,
+    )
+    return Charge(slot_id(verified.request_id, step.slot), plan.round_cost, plan.round_rho_nano, hold)

@@ -1,0 +1,265 @@
+"""Training jobs at the coordinator: round after round under one request, and what is known of them afterwards.
+
+A job is a request that asks for many sums, each at the model that the release before it gives. Every release is stored
+and logged in one transaction before the next round begins, so a restart goes on after the last of them. A round that
+fails takes one of the spare rounds; where too few institutions are there, the job waits until it expires. Must not
+know: how a round goes, who may ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from analytics_server.coordinator import records
+from analytics_server.coordinator.asking import Asking, Tools, ended
+from analytics_server.coordinator.ends import dropped_out, failure_of
+from analytics_server.coordinator.live import Live
+from analytics_server.coordinator.rounds import RoundFailed
+from analytics_server.store import UnitOfWork
+from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, query_pb2
+from queries.errors import IdentityError, QuorumError, RoundError
+from queries.training import newton
+from queries.training.design import Floats
+from queries.training.encode import decode_model, encode_model
+from queries.training.plan import JobPlan
+from trust.identity.names import Peer
+from trust.identity.requests import VerifiedRequest
+from trust.lanes import lanes_of
+from trust.secagg.masks import Ring
+from trust.secagg.packing import unpack
+
+PAUSE_S = 1.0
+"""Between tries while too few institutions are connected or answer."""
+PATIENCE = 3
+"""Rounds in a row that may fail without costing anything before the job waits longer between tries."""
+logger = structlog.get_logger("cohortium.coordinator")
+
+
+class JobDesk:
+    """Runs jobs, tells of them, and stops them."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._running: dict[bytes, _Job] = {}
+
+    async def run(self, verified: VerifiedRequest, plan: JobPlan, asking: Asking, live: Live) -> analyst_pb2.Progress:
+        """Run a job to its end, from where it stands in the store. Return the end as it is stored.
+
+        Raises what a round raises where the job cannot go on; the caller writes that down as its end.
+        """
+        job = self._running[verified.request_id] = _Job(verified, plan, asking, live, self._tools)
+        try:
+            return await job.run()
+        finally:
+            del self._running[verified.request_id]
+            message = agent_pb2.ToAgent(job_closed=agent_pb2.JobClosed(request_id=verified.request_id))
+            if not job.cancelled:  # then it goes on after the restart
+                for connection in self._tools.hub.all():
+                    if connection.welcomed:
+                        connection.send(message)
+
+    async def rounds(self, request_id: bytes, peer: Peer) -> list[analyst_pb2.Progress]:
+        """Return the releases of one of the analyst's own jobs."""
+
+        def work(uow: UnitOfWork) -> list[bytes]:
+            row = uow.request(request_id)
+            if row is None or row.analyst != peer.id:
+                raise IdentityError("there is no such job of yours", hint="cohortium jobs lists them")
+            return uow.job_rounds(request_id)
+
+        return [analyst_pb2.Progress.FromString(stored) for stored in await self._tools.database.read(work)]
+
+    async def listed(self, peer: Peer) -> list[analyst_pb2.JobStatus]:
+        """Return the analyst's own jobs in no particular order."""
+
+        def work(uow: UnitOfWork) -> list[analyst_pb2.JobStatus]:
+            found = []
+            for row in uow.requests_of(peer.id):
+                envelope = envelope_pb2.Envelope.FromString(row.envelope)
+                if not query_pb2.QueryRequest.FromString(envelope.payload).job:
+                    continue
+                failed = analyst_pb2.Progress.FromString(row.failure).failure if row.failure else None
+                found.append(
+                    analyst_pb2.JobStatus(
+                        request_id=row.request_id,
+                        state=row.state,
+                        rounds=len(uow.job_rounds(row.request_id)),
+                        request=envelope,
+                        failure=failed,
+                    )
+                )
+            return found
+
+        return await self._tools.database.read(work)
+
+    def stop(self, request_id: bytes, peer: Peer, *, steward: bool) -> None:
+        """End a running job after the round in hand. Its analyst may, and every steward."""
+        job = self._running.get(request_id)
+        if job is None or not (steward or job.verified.analyst == peer.id):
+            raise IdentityError("there is no such job of yours that runs", hint="cohortium jobs lists them")
+        job.stop(f"stopped by {peer.id}")
+
+
+class _Job:
+    """One running job."""
+
+    def __init__(self, verified: VerifiedRequest, plan: JobPlan, asking: Asking, live: Live, tools: Tools) -> None:
+        self.verified = verified
+        self.cancelled = False
+        self._plan = plan
+        self._asking = asking
+        self._live = live
+        self._tools = tools
+        self._stopped = asyncio.Event()
+        self._reason = ""
+
+    def stop(self, reason: str) -> None:
+        self._reason = reason
+        self._stopped.set()
+
+    async def run(self) -> analyst_pb2.Progress:
+        try:
+            return await self._rounds()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+    async def _rounds(self) -> analyst_pb2.Progress:
+        await self._asking.enter()
+        stored = await self._tools.database.read(lambda uow: uow.job_rounds(self.verified.request_id))
+        done = [analyst_pb2.Progress.FromString(progress) for progress in stored]
+        for progress in done:
+            self._live.report(progress)
+        model, slot = newton.initial(self._plan), 0
+        if done:
+            self._asking.spent_before()
+            last = query_pb2.Release.FromString(done[-1].release)
+            model, slot = self._after(last), last.slot + 1
+        number = len(done)
+        free_failures = 0
+        while number < self._plan.job.rounds:
+            if self._stopped.is_set():
+                raise RoundError(f"the job was {self._reason}", hint="cohortium model shows what it had reached")
+            if slot >= self._plan.slots:
+                raise QuorumError(
+                    "the job has used all rounds it paid for",
+                    hint="cohortium model shows what it had reached; a new job may keep more rounds to spare",
+                )
+            job = agent_pb2.JobRound(slot=slot, model=encode_model(model))
+            try:
+                sums = await self._asking.sum(job)
+            except (RoundFailed, RoundError) as failure:
+                used = await self._failed(failure)
+                slot, free_failures = slot + used, 0 if used else free_failures + 1
+                await self._pause(free_failures)
+                continue
+            number, slot, free_failures = number + 1, slot + 1, 0
+            progress, release = await self._release(job, sums, last=number == self._plan.job.rounds)
+            self._asking.close("released")
+            if number < self._plan.job.rounds:
+                self._live.report(progress)
+                model = self._after(release)
+        return progress
+
+    def _after(self, release: query_pb2.Release) -> Floats:
+        return after(self._plan, release)
+
+    async def _failed(self, failure: RoundFailed | RoundError) -> int:
+        """Write a failed round down. Return 1 where its slot is used up, 0 where nobody spent anything on it.
+
+        Raises where trying again would not help.
+        """
+        error = failure.error if isinstance(failure, RoundFailed) else failure
+        round_ = self._asking.latest
+        if round_ is None:  # too few are connected: nobody was asked
+            return 0
+        used_before = type(error) is RoundError  # an institution answered this slot to a coordinator that then stopped
+        if not isinstance(error, RoundError):
+            raise error
+        outcome = f"failed: {error.code}"
+        entry = ended(round_, outcome)
+        await self._tools.database.write(lambda uow: self._tools.log.append_in(uow, [entry]))
+        self._asking.close(outcome)
+        reason = failure_of(self.verified.request_id, error).failure
+        self._live.report(analyst_pb2.Progress(request_id=self.verified.request_id, step="retried", failure=reason))
+        logger.warning(
+            "a job's round failed",
+            request=self.verified.request_id.hex()[:12],
+            reason=error.message + dropped_out(round_),
+        )
+        return int(round_.charged or used_before)
+
+    async def _pause(self, failures: int) -> None:
+        """Wait a while, longer where it goes on; raise where the job expires meanwhile."""
+        if time.time() > self.verified.expires_at:
+            raise QuorumError("the job expired while it waited for institutions", hint="sign a new one")
+        seconds = PAUSE_S if failures <= PATIENCE else 10 * PAUSE_S
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return
+
+    async def _release(
+        self, job: agent_pb2.JobRound, sums: Ring, *, last: bool
+    ) -> tuple[analyst_pb2.Progress, query_pb2.Release]:
+        """Store and log one round's release, and with the last one the job's end."""
+        round_ = self._asking.round
+        parameters, plan = round_.parameters, self._plan
+        noise = plan.noise(
+            self.verified.rho_nano,
+            threshold=parameters.threshold,
+            colluders=parameters.colluders,
+            invited=len(parameters.invited),
+        )
+        lanes = lanes_of(plan, noise, len(parameters.invited))
+        release = query_pb2.Release(
+            request_id=self.verified.request_id,
+            sums=unpack(sums, lanes, plan.length).tolist(),
+            refine_bits=noise.refine_bits,
+            invited=len(parameters.invited),
+            threshold=parameters.threshold,
+            colluders=parameters.colluders,
+            survivors=round_.survivors,
+            rho_nano=self.verified.rho_nano,
+            slot=job.slot,
+            model=job.model,
+        )
+        encoded = release.SerializeToString(deterministic=True)
+        entries = [
+            ended(round_, "released"),
+            records.released(self.verified, encoded, len(round_.survivors), job=job, rho_nano=plan.round_rho_nano),
+        ]
+
+        def work(uow: UnitOfWork) -> analyst_pb2.Progress:
+            seq = self._tools.log.append_in(uow, entries) + 1
+            checkpoint = self._tools.log.head(uow)
+            progress = analyst_pb2.Progress(
+                request_id=self.verified.request_id,
+                step="released" if last else "round",
+                institutions=round_.survivors,
+                release=encoded,
+                checkpoint=checkpoint.note,
+                proof=analyst_pb2.LogProof(seq=seq, leaf=uow.leaf(seq), hashes=uow.inclusion(seq, checkpoint.size)),
+            )
+            uow.add_job_round(self.verified.request_id, progress.SerializeToString())
+            if last:
+                uow.finish_request(
+                    self.verified.request_id, "released", release=progress.SerializeToString(), failure=None
+                )
+            return progress
+
+        return await self._tools.database.write(work), release
+
+
+def after(plan: JobPlan, release: query_pb2.Release) -> Floats:
+    """Return the model after a release. Raises QueryError where training diverged."""
+    noise = plan.noise(
+        release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
+    )
+    sums, deviation = plan.read(list(release.sums), noise, len(release.survivors))
+    theta = decode_model(release.model, plan.statistic.width)
+    return newton.advance(plan, newton.Released(theta, sums, deviation))
