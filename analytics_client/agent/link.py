@@ -223,6 +223,8 @@ class _Stream:
 
     async def _step(self, responder: Responder, active: ActiveRound, step: str, payload: bytes) -> None:
         match step:
+            case "cohort":
+                await self._reply(active, "join", await asyncio.to_thread(active.core.on_cohort, payload))
             case "roster":
                 complaint = await _run(len(payload), active.core.on_roster, payload)
                 await self._reply(active, "ready" if complaint is None else "complaint", complaint or b"")

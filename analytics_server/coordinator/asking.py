@@ -29,7 +29,6 @@ from trust.lanes import lanes_of
 from trust.question import AnyPlan
 from trust.secagg import default_threshold, make_parameters
 from trust.secagg.masks import Ring
-from trust.secagg.parameters import LARGEST_FULL_GRAPH
 
 SMALLEST_COHORT = 3
 MAX_ATTEMPTS = 3
@@ -154,12 +153,6 @@ class Asking:
                 f"{'organisation' if len(organisations) == 1 else 'organisations'} now"
                 f"{' (' + ', '.join(invited) + ')' if invited else ''}; this query needs {need}",
                 hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
-            )
-        if len(invited) > LARGEST_FULL_GRAPH:
-            raise QuorumError(
-                f"{verified.dataset!r} is served by {len(invited)} institutions, and a cohort has at most"
-                f" {LARGEST_FULL_GRAPH}",
-                hint="publish the dataset for fewer institutions",
             )
         threshold = default_threshold(len(invited))
         # Also refuses now, before anyone is asked, what every agent would refuse.

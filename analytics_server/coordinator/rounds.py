@@ -155,6 +155,9 @@ class Round:
         match step:
             case "abandon":
                 self.drop(member, f"abandoned: {payload[:300].decode(errors='replace')}")
+            case "join" if self._step == "cohort":
+                self._core.on_join(member, payload)
+                self._answered(member)
             case "ready" if self._step == "roster":
                 self._answered(member)
             case "complaint":
@@ -253,6 +256,8 @@ class Round:
         logged = asyncio.ensure_future(on_decided())
         try:
             self._refuse_if_denied(joined)
+            if self.parameters.drawn:
+                await self._draw(joined)
             rosters = self._core.close_joins()
             self._on_step("joined", self.roster)
             # Nobody uploads before everybody has opened their shares: an agent sends one vector per request, so a
@@ -283,6 +288,14 @@ class Round:
         revealed = await self._wait(self._deadlines.reveal, done=self._core.ready)
         self._on_step("revealed", revealed)
         return await asyncio.to_thread(self._core.result)
+
+    async def _draw(self, registered: tuple[str, ...]) -> None:
+        """Where there are too many for everybody to be everybody's neighbour: take JOINs with neighbours drawn."""
+        cohort = self._core.close_registration()
+        self._on_step("registered", registered)
+        self._begin("cohort", registered)
+        self._send("cohort", dict.fromkeys(registered, cohort))
+        await self._wait(self._deadlines.join)
 
     def _begin(self, step: str, expected: Iterable[str]) -> None:
         self._step = step
