@@ -25,7 +25,7 @@ round is verified. Writes benchmarks/results/secagg.json; parts that were not ru
 Keys of rounds are institutions x entries; in `_10drop` every tenth institution vanishes after JOIN, before it uploads.
 A short round goes before each, so that keys which outlive rounds are at hand, as they are in an agent that serves; with
 500 institutions it would take as long as the round itself, and there the first of them is cold. Cohorts above 500 draw
-their neighbours, an extra step that the services do not carry yet: they refuse such rounds, and so does this.
+their neighbours, which takes an exchange more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from secagg_consortium import Case, coordinator_process, fleet_process, found, n
 
 RESULTS = Path(__file__).parent / "results" / "secagg.json"
 ROUNDS = (
-    "10x1M", "10x10M", "50x10k", "50x1M", "100x1M", "100x1M_10drop", "500x100k", "500x100k_10drop",
+    "10x1M", "10x10M", "50x10k", "50x1M", "100x1M", "100x1M_10drop", "500x100k", "500x100k_10drop", "1000x100k",
 )  # fmt: skip
 PARTS = ("rates", "memory", "ingest", "wire")
 FLEETS = 2
