@@ -14,7 +14,8 @@ from analytics_client.audit.database import read_database, verify_database
 from analytics_client.audit.export import read_json_lines, readable, write_json_lines, write_sqlite
 from analytics_client.audit.history import Entry, History
 from analytics_client.audit.reader import AuditReader, Heads, Proof
-from analytics_client.audit.verify import Finding, Report, verify
+from analytics_client.audit.verify import Report, verify
+from trust.tlog.stored import Finding
 
 __all__ = [
     "AuditReader",

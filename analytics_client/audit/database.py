@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from analytics_client.audit.history import Entry, History
-from analytics_client.audit.verify import MAX_FINDINGS, Finding, Report, verify
+from analytics_client.audit.verify import Report, verify
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, notes
-from trust.tlog.merkle import Frontier, leaf_hash
+from trust.tlog.stored import MAX_FINDINGS, Finding, Rows, StoredTree
 
 
 def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[bytes] = ()) -> Report:
@@ -26,15 +26,17 @@ def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[
     Raise ConfigError where the file holds no audit log, LogError where SQLite itself cannot read it.
     """
     with _opened(path) as connection:
-        stored = _check_stored(connection)
+        stored = _stored_tree(connection)
         report = verify(
             _entries(connection),
             None,
             _memberships(connection),
             governance_key,
             checkpoints=[*_checkpoints(connection), *checkpoints],
+            stored=stored,
         )
-    return replace(report, findings=_merge(stored, report.findings))
+        findings = [*stored.findings, *_check_heads(connection)]
+    return replace(report, findings=_merge(findings, report.findings))
 
 
 def read_database(path: Path) -> History:
@@ -94,31 +96,36 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _check_stored(connection: sqlite3.Connection) -> list[Finding]:
-    """Compare the stored hashes with the entries."""
-    findings: list[Finding] = []
-    frontier = Frontier()
-    levels = _Levels(connection) if "audit_node" in _tables(connection) else None
-    for seq, leaf, stored in connection.execute("SELECT seq, leaf, leaf_hash FROM audit_entry ORDER BY seq"):
-        if seq != frontier.size:  # `verify` says so; from here on nothing is where it was
-            return findings
-        hashed = leaf_hash(_bytes(leaf))
-        if hashed != stored:
-            findings.append(Finding("its bytes do not have the hash that was stored with it", seq, seq))
-        for (level, index), value in frontier.append(hashed):
-            if levels is not None and levels.take(level) != (index, value):
-                first, last = index << level, ((index + 1) << level) - 1
-                # What is above something wrong is wrong for that reason; only the lowest says where it is.
-                if not any(f.first is not None and first <= f.first <= last for f in findings):
-                    findings.append(Finding(f"the stored tree node ({level}, {index}) is not theirs", first, last))
-        if len(findings) >= MAX_FINDINGS:
-            return findings
-    if levels is not None and levels.left():
-        findings.append(Finding("the store holds tree nodes of entries that are not there"))
-    for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
-        if not _same_head(size, root, _bytes(note)):
-            findings.append(Finding(f"the stored checkpoint of size {size} is not the one that its note says"))
-    return findings[:MAX_FINDINGS]
+def _stored_tree(connection: sqlite3.Connection) -> StoredTree:
+    nodes = "audit_node" in _tables(connection)
+
+    def read_leaf_hashes(first: int, end: int) -> Rows:
+        return connection.execute(
+            "SELECT seq, leaf_hash FROM audit_entry WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)
+        )
+
+    def read_nodes(level: int, first: int, end: int) -> Rows:
+        return connection.execute(
+            "SELECT idx, hash FROM audit_node WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx",
+            (level, first, end),
+        )
+
+    def count_nodes() -> int:
+        (count,) = connection.execute("SELECT count(*) FROM audit_node").fetchone()
+        return int(count)
+
+    if not nodes:  # an export keeps none
+        return StoredTree(read_leaf_hashes)
+    return StoredTree(read_leaf_hashes, read_nodes, count_nodes)
+
+
+def _check_heads(connection: sqlite3.Connection) -> list[Finding]:
+    """Hold the columns of the stored checkpoints against their notes."""
+    return [
+        Finding(f"the stored checkpoint of size {size} is not the one that its note says")
+        for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size")
+        if not _same_head(size, root, _bytes(note))
+    ][:MAX_FINDINGS]
 
 
 def _same_head(size: object, root: object, note: bytes) -> bool:
@@ -127,30 +134,6 @@ def _same_head(size: object, root: object, note: bytes) -> bool:
     except LogError:
         return True  # `verify` says that it cannot be read
     return (size, root) == (head.size, head.root)
-
-
-class _Levels:
-    """The stored tree nodes, level by level, in the order in which a growing tree completes them."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._cursors: dict[int, sqlite3.Cursor] = {}
-        self._taken = 0
-
-    def take(self, level: int) -> tuple[int, bytes] | None:
-        """Return the next node of this level."""
-        if level not in self._cursors:
-            self._cursors[level] = self._connection.execute(
-                "SELECT idx, hash FROM audit_node WHERE level = ? ORDER BY idx", (level,)
-            )
-        row: tuple[int, bytes] | None = self._cursors[level].fetchone()
-        self._taken += row is not None
-        return row
-
-    def left(self) -> bool:
-        """Return whether there are nodes that were not asked for."""
-        (count,) = self._connection.execute("SELECT count(*) FROM audit_node").fetchone()
-        return bool(count != self._taken)
 
 
 def _merge(stored: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -164,12 +147,8 @@ def _merge(stored: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding
     if ranges:
         first = max(f.first for f in ranges if f.first is not None)
         last = min(f.last for f in ranges if f.last is not None)
-        smallest = min(ranges, key=_width)
-        if first <= last and last - first < _width(smallest):
+        smallest = min(ranges, key=lambda finding: finding.width)
+        if first <= last and last - first + 1 < smallest.width:
             narrow.append(Finding("all that is wrong below points here", first, last))
-    ordered = sorted((*stored, *found), key=_width)
+    ordered = sorted((*stored, *found), key=lambda finding: finding.width)
     return (*narrow, *ordered)[:MAX_FINDINGS]
-
-
-def _width(finding: Finding) -> int:
-    return 1 << 62 if finding.first is None or finding.last is None else finding.last - finding.first

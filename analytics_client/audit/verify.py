@@ -19,26 +19,10 @@ from queries.errors import CohortiumError, LogError
 from trust.identity import keys as identity_keys
 from trust.tlog import checkpoint, notes
 from trust.tlog.entries import decode, moment
-from trust.tlog.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from trust.tlog.merkle import EMPTY_ROOT
+from trust.tlog.recount import Recount, blocks
+from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
 from trust.transcript import frame
-
-MAX_FINDINGS = 50
-"""After so many, what is wrong is clear."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it must be. `first` to `last` are the entries that can be meant, None where none is."""
-
-    text: str
-    first: int | None = None
-    last: int | None = None
-
-    def __str__(self) -> str:
-        if self.first is None:
-            return self.text
-        where = f"entry {self.first}" if self.first == self.last else f"entries {self.first} to {self.last}"
-        return f"{where}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -94,14 +78,16 @@ def verify(
     governance_key: bytes,
     *,
     checkpoints: Sequence[bytes] = (),
+    stored: StoredTree | None = None,
 ) -> Report:
     """Verify a whole log against its head and whatever other signed heads there are.
 
     `checkpoint_note` is the head that has to cover every entry, None for the largest of `checkpoints`: earlier heads,
     and heads that were kept elsewhere (by a witness, by an earlier verification), with which a rewrite cannot agree.
-    `memberships` are envelopes, oldest first; `governance_key` is the raw pinned key. Never raises for what it finds.
+    `memberships` are envelopes, oldest first; `governance_key` is the raw pinned key. `stored` is held against the tree
+    on the way, and keeps what it finds. Never raises for what it finds.
     """
-    run = _Run(Keys.of(memberships, governance_key))
+    run = _Run(Keys.of(memberships, governance_key), stored)
     run.parse_heads([*checkpoints, *([checkpoint_note] if checkpoint_note is not None else [])])
     run.read(entries)
     run.check_heads()
@@ -122,10 +108,10 @@ class _Run:
     """One verification, step by step."""
 
     keys: Keys
+    stored: StoredTree | None = None
     heads: list[_Head] = field(default_factory=list)
     roots: dict[int, bytes] = field(default_factory=lambda: {0: EMPTY_ROOT})
     findings: list[Finding] = field(default_factory=list)
-    frontier: Frontier = field(default_factory=Frontier)
     since_ms: int = 0
     until_ms: int = 0
     verified_heads: int = 0
@@ -133,6 +119,7 @@ class _Run:
     cosigned: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.tree = Recount(self.stored.compare if self.stored else None)
         if self.keys.problem:
             self.find(self.keys.problem)
         if not self.keys.documents:
@@ -153,18 +140,22 @@ class _Run:
 
     def read(self, entries: Iterable[Entry]) -> None:
         """Recompute the tree; note the root wherever a head claims one."""
-        wanted = {head.checkpoint.size for head in self.heads}
-        frontier = self.frontier
+        wanted = sorted({head.checkpoint.size for head in self.heads})
         broken = False
-        for seq, leaf in entries:
-            if seq != frontier.size and not broken:
+        for block in blocks(entries):
+            first = self.tree.size
+            if not broken and (misplaced := _first_misplaced(first, block)) is not None:
                 broken = True  # everything after it is shifted: one finding says so
-                self._misplaced(frontier.size, seq)
-            frontier.append(leaf_hash(leaf))
-            if frontier.size in wanted:
-                self.roots[frontier.size] = frontier.root()
-            self._inspect(seq, leaf)
-        self.roots[frontier.size] = frontier.root()
+                self._misplaced(*misplaced)
+            hashes, roots = self.tree.extend([leaf for _, leaf in block], wanted)
+            self.roots |= roots
+            if self.stored is not None and not broken:
+                self.stored.compare_leaves(first, hashes)
+            for seq, leaf in block:
+                self._inspect(seq, leaf)
+        if self.stored is not None and not broken:
+            self.stored.finish()
+        self.roots[self.tree.size] = self.tree.root()
 
     def _misplaced(self, expected: int, seq: int) -> None:
         if seq > expected:
@@ -224,7 +215,7 @@ class _Run:
 
     def check_heads(self) -> None:
         """Check every head's signatures, then compare the roots of those that the log did sign."""
-        size = self.frontier.size
+        size = self.tree.size
         matching: list[int] = [0]
         cosigned: list[int] = [0]  # matching heads that a witness vouches for: no later rewrite can have re-signed them
         different: list[int] = []
@@ -305,13 +296,13 @@ class _Run:
         return vouched
 
     def covers(self, note: bytes) -> bool:
-        return any(head.raw == note and head.checkpoint.size == self.frontier.size for head in self.heads)
+        return any(head.raw == note and head.checkpoint.size == self.tree.size for head in self.heads)
 
     def report(self) -> Report:
         documents = self.keys.documents
         return Report(
-            size=self.frontier.size,
-            root=self.frontier.root(),
+            size=self.tree.size,
+            root=self.tree.root(),
             since_ms=self.since_ms,
             until_ms=self.until_ms,
             heads=self.verified_heads,
@@ -321,6 +312,11 @@ class _Run:
             statements=self.statements,
             findings=tuple(self.findings),
         )
+
+
+def _first_misplaced(first: int, block: Sequence[Entry]) -> tuple[int, int] | None:
+    """Return (expected, found) for the first entry whose number is not the next one."""
+    return next(((at, seq) for at, (seq, _) in enumerate(block, first) if seq != at), None)
 
 
 def _time(at_ms: int) -> str:

@@ -1,0 +1,90 @@
+"""A whole tree recomputed from its leaves, a block at a time: what full verification spends its time on.
+
+A block is 4096 adjacent leaves. Inside it subtrees are hashed level by level, in list comprehensions; above it there is
+one hash a block. The roots are those of `merkle`, which stays the definition; this is only the fast way through many
+leaves. Must not know: where leaves and nodes are kept.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from typing import TypeVar
+
+from queries.errors import LogError
+from trust.tlog.merkle import Frontier, cover, fold
+
+T = TypeVar("T")
+
+BLOCK_LEVEL = 12
+BLOCK = 1 << BLOCK_LEVEL
+"""Leaves in a block."""
+Compare = Callable[[int, int, Sequence[bytes]], None]
+"""`compare(level, first_index, hashes)`: adjacent subtrees of one level, for whoever holds the stored ones."""
+
+
+def blocks(rows: Iterable[T]) -> Iterator[list[T]]:
+    """Cut a stream into lists of BLOCK, the last one shorter."""
+    stream = iter(rows)
+    while block := list(islice(stream, BLOCK)):
+        yield block
+
+
+class Recount:
+    """A growing tree of which only the peaks are kept. `compare` is shown every subtree above the leaves, once."""
+
+    def __init__(self, compare: Compare | None = None) -> None:
+        self._above = Frontier()  # its leaves are whole blocks
+        self._last: list[list[bytes]] = [[]]  # the levels of a last, shorter block
+        self._compare = compare
+
+    @property
+    def size(self) -> int:
+        """The number of leaves so far."""
+        return self._above.size * BLOCK + len(self._last[0])
+
+    def root(self) -> bytes:
+        """Return the root over all leaves so far."""
+        return self._fold(len(self._last[0]))
+
+    def extend(self, leaves: Sequence[bytes], sizes: Sequence[int] = ()) -> tuple[list[bytes], dict[int, bytes]]:
+        """Add a block of leaves; return their hashes, and the root at every one of `sizes` that falls into the block.
+
+        `sizes` ascend. Only the last block may be shorter than BLOCK. Raise LogError where one follows a shorter one.
+        """
+        return self.extend_hashed([sha256(b"\x00" + leaf).digest() for leaf in leaves], sizes)
+
+    def extend_hashed(self, hashes: list[bytes], sizes: Sequence[int] = ()) -> tuple[list[bytes], dict[int, bytes]]:
+        """Do as `extend` does, from leaf hashes."""
+        if self._last[0] or len(hashes) > BLOCK:
+            raise LogError(f"only the last block of a log may have other than {BLOCK} entries")
+        first = self.size
+        levels = _levels(hashes)
+        self._last = levels
+        if self._compare is not None:
+            for level, found in enumerate(levels[1:], 1):
+                self._compare(level, first >> level, found)
+        here = sizes[bisect_right(sizes, first) : bisect_right(sizes, first + len(hashes))]
+        roots = {size: self._fold(size - first) for size in here}
+        if len(hashes) == BLOCK:
+            for (level, index), value in self._above.append(levels[BLOCK_LEVEL][0]):
+                if self._compare is not None:
+                    self._compare(level + BLOCK_LEVEL, index, [value])
+            self._last = [[]]
+        return hashes, roots
+
+    def _fold(self, count: int) -> bytes:
+        """Return the root over the whole blocks and the first `count` leaves of the last one."""
+        return fold([*self._above.peaks, *(self._last[level][index] for level, index in cover((0, count)))])
+
+
+def _levels(hashes: list[bytes]) -> list[list[bytes]]:
+    """Return the complete subtrees over adjacent leaves, level by level; level 0 are the leaves."""
+    levels = [hashes]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        paired = zip(below[::2], below[1::2], strict=False)  # an odd one at the end is part of no subtree yet
+        levels.append([sha256(b"\x01" + left + right).digest() for left, right in paired])
+    return levels
