@@ -30,7 +30,15 @@ from queries import ir
 from queries.accounting import NANO, epsilon_to_rho_nano
 from queries.builder import Builder, Table
 from queries.encode import encode_query
-from queries.errors import BudgetError, CohortiumError, QueryError, Refusal, ServiceError, UnknownName
+from queries.errors import (
+    BudgetError,
+    CohortiumError,
+    ProtocolViolation,
+    QueryError,
+    Refusal,
+    ServiceError,
+    UnknownName,
+)
 from queries.estimate import estimate
 from queries.plan import Plan, make_plan
 from queries.resolve import shape as question_of
@@ -46,6 +54,8 @@ DEFAULT_PURPOSE = "exploration"
 SMALLEST_COHORT = 3
 FRESH_S = 30.0
 """How long what was published is taken as current before it is fetched again."""
+LONGEST_RELEASE_BYTES = 64 << 20
+"""More than the 10 bytes that each number of an answer takes at most, of as many as a question may have."""
 RESUME_ATTEMPTS = 20
 RESUME_PAUSE_S = 0.5
 Question: TypeAlias = str | ir.Query | Builder
@@ -284,9 +294,15 @@ class Session:
 def _joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Progress]:
     """Yield the reports of a stream, the release whole: a large one comes in pieces before its report."""
     pieces: list[bytes] = []
+    left = LONGEST_RELEASE_BYTES
     for progress in messages:
         if progress.release:
             pieces.append(progress.release)
+            left -= len(progress.release)
+            if left < 0:
+                raise ProtocolViolation(
+                    "the coordinator sends more than any question can be answered with", party="coordinator"
+                )
         if progress.step == "release":
             continue
         if len(pieces) > 1:

@@ -211,19 +211,19 @@ class RequestDesk:
             invited=len(parameters.invited),
         )
         lanes = lanes_of(checked.plan, noise, len(parameters.invited))
-        release = query_pb2.Release(
-            request_id=checked.verified.request_id,
-            sums=unpack(sums, lanes, checked.plan.length).tolist(),
-            refine_bits=noise.refine_bits,
-            invited=len(parameters.invited),
-            threshold=parameters.threshold,
-            colluders=parameters.colluders,
-            survivors=round_.survivors,
-            rho_nano=checked.verified.rho_nano,
-        ).SerializeToString(deterministic=True)
-        entries = [ended(round_, "released"), records.released(checked.verified, release, len(round_.survivors))]
 
         def work(uow: UnitOfWork) -> analyst_pb2.Progress:
+            release = query_pb2.Release(  # here, off the event loop: a million numbers take a while
+                request_id=checked.verified.request_id,
+                sums=unpack(sums, lanes, checked.plan.length).tolist(),
+                refine_bits=noise.refine_bits,
+                invited=len(parameters.invited),
+                threshold=parameters.threshold,
+                colluders=parameters.colluders,
+                survivors=round_.survivors,
+                rho_nano=checked.verified.rho_nano,
+            ).SerializeToString(deterministic=True)
+            entries = [ended(round_, "released"), records.released(checked.verified, release, len(round_.survivors))]
             seq = self._log.append_in(uow, entries) + 1
             checkpoint = self._log.head(uow)
             progress = analyst_pb2.Progress(
