@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analytics_client.audit_cli import app as audit_app
+from analytics_client.training_cli import app as training_app
 from trust.command import print_json, run_command
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
     epilog="Begin without a consortium: cohortium sandbox --help",
 )
 app.add_typer(audit_app, name="audit")
+app.add_typer(training_app)
 PEOPLE = ("analyst", "auditor", "steward", "operator")
 
 Profile = Annotated[

@@ -17,15 +17,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 from analytics_client import profile as profiles
 from analytics_client.enrolment import renew_if_due
 from analytics_client.explain import Explanation, cost_of, explain
+from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
 from analytics_client.pins import Pins
 from analytics_client.result import Result
+from analytics_client.training import JobExplanation, TrainedModel, explain_job, model_of, verify_rounds
 from analytics_client.verification import verify_release
-from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
+from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2, query_pb2
 from queries import ir
 from queries.accounting import NANO, epsilon_to_rho_nano
 from queries.builder import Builder, Table
@@ -44,9 +46,11 @@ from queries.plan import Plan, make_plan
 from queries.resolve import shape as question_of
 from queries.schema import Dataset
 from queries.sql import parse
+from queries.training.encode import decode_job, encode_job
+from queries.training.plan import JobPlan, make_job_plan
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
-from trust.identity.requests import build_request
+from trust.identity.requests import MAX_LIFETIME, build_request
 from trust.rpc import channel as channels
 from trust.rpc.errors import from_code, translated
 
@@ -76,6 +80,8 @@ class Progress:
 
     step: str
     institutions: tuple[str, ...]
+    rounds: int = 0
+    """Of a training job: how many rounds are released."""
 
 
 @dataclass(frozen=True)
@@ -194,13 +200,150 @@ class Session:
             raise _error_of(last.failure)
         return self._accept(last, request_id, plan, rho_nano, log_size_before=before)
 
-    def _run(self, request_id: bytes, envelope: bytes, *, steps: bool) -> Iterator[analyst_pb2.Progress]:
+    # --- training ------------------------------------------------------------------------------------------------
+
+    def explain_job(
+        self, model: str, *, epsilon: float | None = None, rho: float | None = None, **asked: Unpack[JobAsked]
+    ) -> JobExplanation:
+        """Return what a training job would disclose and cost. Nothing is asked or spent. Arguments as for `train`."""
+        overview = self._published(fresh_s=0)
+        plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
+        cost = cost_of(plan.rho_nano, plan.dataset.delta)
+        return explain_job(plan, cost, institutions=listing.serving, colluders=overview.membership.colluders)
+
+    def train(
+        self,
+        model: str,
+        *,
+        epsilon: float | None = None,
+        rho: float | None = None,
+        purpose: str = DEFAULT_PURPOSE,
+        minimum_cohort: int = SMALLEST_COHORT,
+        lifetime: int = MAX_LIFETIME,
+        on_progress: Callable[[Progress], None] | None = None,
+        **asked: Unpack[JobAsked],
+    ) -> TrainedModel:
+        """Train a regression over the institutions' data, and return it once all its rounds are verified.
+
+        `model` is linear, logistic, multinomial, poisson or cox; see `JobAsked` for what else there is to say, and
+        `query` for the rest and for what it raises. A job that ends early raises too; `model` has what it had reached.
+        """
+        overview = self._published(fresh_s=FRESH_S)
+        plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
+        request_id, envelope = build_request(
+            key=self._key,
+            consortium=self.profile.consortium,
+            analyst=self.profile.id,
+            purpose=purpose,
+            dataset=plan.dataset.name,
+            schema_hash=listing.schema_hash,
+            job=encode_job(plan.job),
+            rho_nano=plan.rho_nano,
+            minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
+            now=int(time.time()),
+            lifetime=lifetime,
+        )
+        before = self._pins.log_size
+        self._follow(request_id, self._run(request_id, envelope, steps=on_progress is not None, job=True), on_progress)
+        return self._model(request_id, plan, log_size_before=before)
+
+    def watch(self, request_id: str, on_progress: Callable[[Progress], None] | None = None) -> TrainedModel:
+        """Follow one of this analyst's jobs to its end, and return the model. Raise as `train`."""
+        status = self._job(request_id)
+        self._follow(status.request_id, iter([self._resume(status.request_id)]), on_progress)
+        return self.model(request_id)
+
+    def jobs(self) -> list[JobListing]:
+        """Return this analyst's training jobs, those that run first."""
+        with translated(self.profile.address):
+            response = self._stub.Jobs(analyst_pb2.JobsRequest(), timeout=channels.CALL_DEADLINE_S)
+        found = [job_listing(status) for status in response.jobs]
+        return sorted(found, key=lambda job: (job.state != "running", -job.issued_at))
+
+    def stop(self, request_id: str) -> None:
+        """End one of this analyst's jobs after the round in hand; what it did not use is given back."""
+        status = self._job(request_id)
+        with translated(self.profile.address):
+            self._stub.Stop(analyst_pb2.StopRequest(request_id=status.request_id), timeout=channels.CALL_DEADLINE_S)
+
+    def model(self, request_id: str) -> TrainedModel:
+        """Return the model that one of this analyst's jobs has reached, verified anew. `request_id`: its first digits.
+
+        Raise QueryError where no round has been released, and as `query`.
+        """
+        status = self._job(request_id)
+        signed = query_pb2.QueryRequest.FromString(status.request.payload)
+        overview = self._published(fresh_s=FRESH_S)
+        listing = self._listing(signed.dataset, overview)
+        if listing.schema_hash != signed.schema_hash:
+            raise QueryError(
+                f"dataset {signed.dataset!r} has a newer description than the one this job was made for",
+                hint="its coefficients cannot be read with another one",
+            )
+        return self._model(status.request_id, make_job_plan(decode_job(signed.job), listing.dataset, signed.rho_nano))
+
+    def _job(self, request_id: str) -> analyst_pb2.JobStatus:
+        with translated(self.profile.address):
+            response = self._stub.Jobs(analyst_pb2.JobsRequest(), timeout=channels.CALL_DEADLINE_S)
+        found = [status for status in response.jobs if request_id and status.request_id.hex().startswith(request_id)]
+        if len(found) != 1:
+            raise QueryError(
+                f"{'no' if not found else 'more than one'} job of yours begins with {request_id[:64]!r}",
+                hint="cohortium jobs lists them",
+            )
+        status: analyst_pb2.JobStatus = found[0]
+        return status
+
+    def _job_plan(
+        self, model: str, overview: _Overview, epsilon: float | None, rho: float | None, asked: JobAsked
+    ) -> tuple[JobPlan, Listing]:
+        listing = self._listing(asked["dataset"], overview)
+        dataset = listing.dataset
+        job = job_of(model, dataset, asked)
+        return make_job_plan(job, dataset, _rho_nano(epsilon, rho, dataset.delta)), listing
+
+    def _follow(
+        self,
+        request_id: bytes,
+        reports: Iterator[analyst_pb2.Progress],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        """Follow a job to its end. Raise the error that it ended with."""
+        last, rounds = None, 0
+        for progress in reports:
+            last = progress
+            rounds += progress.step in {"round", "released"}
+            if on_progress is not None:
+                on_progress(Progress(progress.step, tuple(progress.institutions), rounds))
+        if last is not None and last.step == "failed":
+            raise _error_of(last.failure)
+        if last is None or last.step != "released":
+            raise ServiceError(
+                "the coordinator ended the job without a result", hint=f"cohortium watch {request_id.hex()[:12]}"
+            )
+
+    def _model(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> TrainedModel:
+        with translated(self.profile.address):
+            request = analyst_pb2.RoundsRequest(request_id=request_id)
+            rounds = list(_joined(self._stub.Rounds(request, timeout=channels.ROUND_DEADLINE_S)))
+        membership = self._published(fresh_s=0).membership
+        verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
+        if verified.rounds:
+            self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
+        cost = cost_of(len(verified.rounds) * plan.round_rho_nano, plan.dataset.delta)
+        return model_of(plan, verified, request_id, cost)
+
+    def _run(
+        self, request_id: bytes, envelope: bytes, *, steps: bool, job: bool = False
+    ) -> Iterator[analyst_pb2.Progress]:
         """Submit and follow. Where the connection is lost on the way, ask for the request's last state instead."""
         request = analyst_pb2.SubmitRequest(request=envelope_pb2.Envelope.FromString(envelope), steps=steps)
         submitted = False
         try:
             with translated(self.profile.address):
-                for progress in _joined(self._stub.Submit(request, timeout=channels.ROUND_DEADLINE_S)):
+                for progress in _joined(
+                    self._stub.Submit(request, timeout=MAX_LIFETIME if job else channels.ROUND_DEADLINE_S)
+                ):
                     submitted = True
                     yield progress
         except ServiceError:
@@ -307,6 +450,7 @@ def _joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Pr
             continue
         if len(pieces) > 1:
             progress.release = b"".join(pieces)
+        pieces.clear()
         yield progress
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from protos.v1 import analyst_pb2, log_pb2, query_pb2
 from queries.errors import LogError, ProtocolViolation
-from queries.plan import NoiseShape, Plan
+from queries.plan import NoiseShape
 from trust.identity.membership import MembershipDocument
+from trust.question import AnyPlan, model_hash
 from trust.release import release_hash
 from trust.secagg import default_threshold
 from trust.tlog.checkpoint import open_checkpoint
@@ -35,7 +36,7 @@ class VerifiedRelease:
 
 
 def verify_release(
-    progress: analyst_pb2.Progress, *, request_id: bytes, plan: Plan, rho_nano: int, membership: MembershipDocument
+    progress: analyst_pb2.Progress, *, request_id: bytes, plan: AnyPlan, rho_nano: int, membership: MembershipDocument
 ) -> VerifiedRelease:
     """Return the release that `progress` carries.
 
@@ -58,7 +59,7 @@ def verify_release(
     return VerifiedRelease(release, noise, progress.proof.seq, size, root)
 
 
-def _verify_cohort(release: query_pb2.Release, plan: Plan, membership: MembershipDocument) -> NoiseShape:
+def _verify_cohort(release: query_pb2.Release, plan: AnyPlan, membership: MembershipDocument) -> NoiseShape:
     """Check who answered; return the noise that such a cohort's release carries."""
     survivors = list(release.survivors)
     if len(set(survivors)) != len(survivors) or not len(survivors) <= release.invited <= len(membership.institutions):
@@ -98,6 +99,8 @@ def _verify_logged(
         raise LogError(f"entry {proof.seq} of the log is not the release of this request", hint=TELL)
     if released.release_hash != release_hash(progress.release):
         raise LogError(f"entry {proof.seq} of the log records another release than the one received", hint=TELL)
+    if released.model_hash and released.model_hash != model_hash(query_pb2.Release.FromString(progress.release).model):
+        raise LogError(f"entry {proof.seq} of the log records another model than the one received", hint=TELL)
     return head.size, head.root
 
 

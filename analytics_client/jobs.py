@@ -1,0 +1,90 @@
+"""How an analyst states a job, and how one is listed. Must not know: the network, how jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Required, TypedDict
+
+from analytics_client.training import parse_terms
+from protos.v1 import analyst_pb2, query_pb2
+from queries import ir
+from queries.errors import QueryError
+from queries.schema import Dataset
+from queries.sql import parse
+from queries.training.encode import decode_job
+from queries.training.job import Job, make_job
+
+
+class JobAsked(TypedDict, total=False):
+    """What a job may say: `features` are columns or products like "age:sex"; `where` is a condition in SQL.
+
+    "cox" needs `event`, the column that says whether it happened, and `times`, a public time grid. `ridge` is the L2
+    penalty per person on columns scaled to -1..1; `spare_rounds` are paid beside `rounds` for rounds that fail.
+    """
+
+    dataset: Required[str]
+    label: Required[str]
+    features: Required[Sequence[str]]
+    where: str | ir.Predicate
+    event: str
+    times: Sequence[float]
+    rounds: int
+    spare_rounds: int
+    ridge: float
+    rows_per_person: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobListing:
+    """One of the analyst's jobs. `state` is running, released or failed; `reason` says why it failed."""
+
+    request_id: str
+    state: str
+    dataset: str
+    question: str
+    rounds: int
+    rounds_asked: int
+    issued_at: int
+    expires_at: int
+    reason: str
+
+
+def job_of(model: str, dataset: Dataset, asked: JobAsked) -> Job:
+    """Return the job that these arguments state. Raise QueryError, UnknownName or LiteralError."""
+    where = asked.get("where")
+    if isinstance(where, str):
+        where = parse(f"SELECT COUNT(*) FROM {dataset.name} WHERE {where}", {dataset.name: dataset}).where  # noqa: S608
+    return make_job(
+        dataset,
+        model,
+        asked["label"],
+        parse_terms(asked["features"]),
+        rounds=asked.get("rounds"),
+        spare_rounds=asked.get("spare_rounds", 1),
+        where=where,
+        rows_per_person=asked.get("rows_per_person"),
+        event=asked.get("event", ""),
+        edges=tuple(float(time) for time in asked.get("times", ())),
+        ridge=float(asked.get("ridge", 0.0)),
+    )
+
+
+def job_listing(status: analyst_pb2.JobStatus) -> JobListing:
+    """Return a listed job as people read it. Raise QueryError where the coordinator sent something else."""
+    try:
+        signed = query_pb2.QueryRequest.FromString(status.request.payload)
+    except Exception as error:  # protobuf's DecodeError has a different path in each of its back ends
+        raise QueryError("the coordinator listed a job that cannot be read") from error
+    job = decode_job(signed.job)
+    return JobListing(
+        request_id=status.request_id.hex(),
+        state=status.state,
+        dataset=signed.dataset,
+        question=job.shape,
+        rounds=status.rounds,
+        rounds_asked=job.rounds,
+        issued_at=signed.issued_at,
+        expires_at=signed.expires_at,
+        reason=status.failure.message,
+    )

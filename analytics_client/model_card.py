@@ -1,0 +1,41 @@
+"""A model card: what a model is, on whose data it was trained, what that cost in privacy, and how to check all this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analytics_client.training import TrainedModel
+
+
+def card(model: TrainedModel) -> str:
+    """Return the card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
+    job, cost = model.job, model.cost
+    invited = max((round_.invited for round_ in model.rounds), default=0)
+    lines = [
+        f"# {job.model.capitalize()} model of {job.label} ({job.dataset})",
+        "",
+        f"- **Asked**: {job.shape}",
+        f"- **Trained**: {len(model.rounds)} of {job.rounds} rounds"
+        + ("" if model.complete else "; the job ended early, this is the model it had reached"),
+        f"- **Institutions**: {len(model.participants)} of {invited} invited: {', '.join(model.participants)}",
+        f"- **Privacy**: {cost}, for a person, against the analyst, the public and the coordinator",
+        f"- **Proof**: request {model.request_id}; releases are entries "
+        + ", ".join(str(round_.log_seq) for round_ in model.rounds)
+        + f" of an audit log of {model.log_size} entries. `cohortium audit show SEQ` shows each of them",
+        "",
+        "| coefficient | value | standard error | 95% interval | of which noise |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.name} | {c.value:.6g} | {c.standard_error:.3g} | {c.low:.6g} to {c.high:.6g} | {c.noise_error:.3g} |"
+        for c in model.coefficients
+    ]
+    lines += [
+        "",
+        "Intervals are about the population the persons were drawn from and include both sampling and the noise that"
+        " protects them. Values were clipped to the published bounds; rows without a value in a column of the model are"
+        " not in it. No exact count of persons is known to anyone.",
+        "",
+    ]
+    return "\n".join(lines)

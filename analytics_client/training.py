@@ -1,0 +1,339 @@
+"""The analyst's side of a training job: what it would cost, its rounds verified one by one, and the model they give.
+
+The model is computed here, from releases that were each found in the audit log; the coordinator's own computation is
+only compared with it. Must not know: the network, files, how anything is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Any
+
+import numpy as np
+
+from analytics_client.result import Cost
+from analytics_client.verification import COORDINATOR, TELL, verify_release
+from protos.v1 import analyst_pb2
+from queries.accounting import NANO
+from queries.errors import ProtocolViolation, QueryError, QuorumError
+from queries.estimate import Z95
+from queries.plan import NoiseShape
+from queries.training import newton
+from queries.training.encode import decode_model
+from queries.training.job import Job, Term
+from queries.training.plan import JobPlan
+from trust.identity.membership import MembershipDocument
+from trust.lanes import lanes_of
+from trust.secagg import default_threshold
+
+SMALLEST_COHORT = 3
+ASSUMED_PERSONS = 10_000
+_AGREE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A verified round: whose data are in it, and where it is logged."""
+
+    number: int
+    slot: int
+    survivors: tuple[str, ...]
+    invited: int
+    log_seq: int
+
+
+@dataclass(frozen=True)
+class VerifiedRounds:
+    """A job's releases, in order, with the newest log head that covers them."""
+
+    rounds: tuple[Round, ...]
+    releases: tuple[newton.Released, ...]
+    log_size: int
+    log_root: bytes
+
+
+def verify_rounds(
+    progresses: Sequence[analyst_pb2.Progress], *, request_id: bytes, plan: JobPlan, membership: MembershipDocument
+) -> VerifiedRounds:
+    """Return the job's rounds. Raise as `verify_release` for any, and ProtocolViolation where they are no sequence."""
+    rounds: list[Round] = []
+    releases: list[newton.Released] = []
+    theta = newton.initial(plan)
+    size, root, last_slot, last_seq = 0, b"", -1, -1
+    for number, progress in enumerate(progresses):
+        verified = verify_release(
+            progress, request_id=request_id, plan=plan, rho_nano=plan.rho_nano, membership=membership
+        )
+        release = verified.release
+        if not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
+            raise _violation("released rounds of a job out of their order")
+        asked_at = decode_model(release.model, plan.statistic.width)
+        if not np.allclose(asked_at, theta, rtol=_AGREE, atol=_AGREE):
+            raise _violation("asked a round of a job at another model than the release before it gives")
+        sums, deviation = plan.read(list(release.sums), verified.noise, len(release.survivors))
+        releases.append(newton.Released(asked_at, sums, deviation))
+        rounds.append(Round(number + 1, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
+        last_slot, last_seq = release.slot, verified.log_seq
+        if verified.log_size > size:
+            size, root = verified.log_size, verified.log_root
+        if number + 1 < len(progresses):
+            theta = newton.advance(plan, releases[-1])
+    return VerifiedRounds(tuple(rounds), tuple(releases), size, root)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained regression: every number in it follows from releases that are in the audit log.
+
+    `complete` is False where the job ended early: then the model is that of the rounds it had. `cost` is what those
+    rounds cost, spare and unused ones not among them.
+    """
+
+    plan: JobPlan
+    fit: newton.Fit
+    request_id: str
+    cost: Cost
+    rounds: tuple[Round, ...]
+    complete: bool
+    log_size: int
+
+    @property
+    def job(self) -> Job:
+        """What was asked."""
+        return self.plan.job
+
+    @property
+    def coefficients(self) -> tuple[newton.Coefficient, ...]:
+        """The coefficients in the data's own units, each with its interval."""
+        return self.fit.coefficients
+
+    def coefficient(self, name: str) -> newton.Coefficient:
+        """Return one by its name, as in `coefficients`. Raise KeyError where there is none."""
+        for found in self.coefficients:
+            if found.name == name:
+                return found
+        raise KeyError(f"no coefficient {name!r}; there are {', '.join(c.name for c in self.coefficients)}")
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """Every institution whose data are in some round, sorted."""
+        return tuple(sorted({name for round_ in self.rounds for name in round_.survivors}))
+
+    def predict(self, columns: Any) -> Any:
+        """Return predictions for a mapping or frame of the model's columns, values as published.
+
+        Shape (rows,) for numbers and log hazard ratios, (rows, classes) probabilities in the order of the published
+        categories. Raise QueryError where a column is missing.
+        """
+        from queries.training.statistics import Glm
+
+        design = self.plan.statistic.design
+        values = {}
+        for name in {factor for term in self.job.terms for factor in term}:
+            try:
+                column = columns[name]
+            except KeyError:
+                raise QueryError(f"the model needs column {name!r} to predict") from None
+            if name in design.categories:
+                codes = {key: float(code) for code, key in enumerate(design.categories[name])}
+                values[name] = np.array([codes.get(str(value), float("nan")) for value in column])
+            else:
+                values[name] = np.asarray(column, dtype=np.float64)
+        x = design.matrix(values)
+        if isinstance(self.plan.statistic, Glm):
+            return self.plan.statistic.mean(x, self.fit.theta)
+        return x @ self.fit.theta
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; `to_json` and `--json` print exactly this."""
+        fit = self.fit
+        return {
+            "dataset": self.job.dataset,
+            "question": self.job.shape,
+            "model": self.job.model,
+            "complete": self.complete,
+            "coefficients": [
+                {
+                    "name": c.name,
+                    "value": c.value,
+                    "standard_error": c.standard_error,
+                    "low": c.low,
+                    "high": c.high,
+                    "noise_error": c.noise_error,
+                    "pooled_low": c.pooled_low,
+                    "pooled_high": c.pooled_high,
+                }
+                for c in self.coefficients
+            ],
+            "count": fit.count,
+            "deviance": fit.deviance,
+            "null_deviance": fit.null_deviance,
+            "log_likelihood": fit.log_likelihood,
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "rounds": [
+                {"number": r.number, "survivors": list(r.survivors), "invited": r.invited, "log_seq": r.log_seq}
+                for r in self.rounds
+            ],
+            "request_id": self.request_id,
+            "log_size": self.log_size,
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as indented JSON."""
+        import json
+
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_pandas(self) -> Any:
+        """Return the coefficients as a frame indexed by name."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_dict()["coefficients"]).set_index("name")
+
+    def card(self) -> str:
+        """Return a model card in Markdown: what it is, on whose data, at which privacy cost, and where the proof is."""
+        from analytics_client.model_card import card
+
+        return card(self)
+
+    def __str__(self) -> str:
+        from analytics_client.render import model_table, to_text
+
+        return to_text(model_table(self))
+
+
+@dataclass(frozen=True)
+class JobExplanation:
+    """What a job would disclose, cost and be worth if `institutions` were asked now."""
+
+    plan: JobPlan
+    noise: NoiseShape
+    cost: Cost
+    institutions: tuple[str, ...]
+    threshold: int
+    colluders: int
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the guaranteed noise in units of one person's largest contribution."""
+        return sqrt(float(self.noise.central_variance) / 4.0**self.noise.refine_bits / self.plan.delta_squared)
+
+    @property
+    def bytes_per_round(self) -> int:
+        """What each institution uploads a round."""
+        lanes = lanes_of(self.plan, self.noise, len(self.institutions))
+        return lanes.elements(self.plan.length) * lanes.ring_bits // 8
+
+    def coefficient_error(self, persons: int = ASSUMED_PERSONS) -> float:
+        """Return roughly what the noise alone adds to a coefficient: half a 95% interval, on the unit scale.
+
+        A coefficient on the unit scale multiplies a column that runs from -1 to 1. Assumes values spread evenly over
+        their bounds and balanced labels; a guess for planning, made of public numbers alone.
+        """
+        statistic = self.plan.statistic
+        unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
+        deviation = sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
+        moments = statistic.moments(np.zeros(statistic.length), newton.initial(self.plan), deviation)
+        curvature = {"logistic": 0.25, "multinomial": 0.2}.get(self.plan.job.model, 1.0) / 3
+        kept = max(1, self.plan.job.rounds // 2)
+        return Z95 * moments.deviations[0] / (persons * curvature) / sqrt(kept)
+
+    @property
+    def warning(self) -> str:
+        """Say that so little can be learnt at this cost that the job is not worth it; "" where it may be."""
+        persons = min(ASSUMED_PERSONS, self.plan.dataset.max_persons)
+        expected = self.coefficient_error(persons)
+        if isfinite(expected) and expected < 2:
+            return ""
+        return (
+            f"even {persons:,} persons would leave coefficients uncertain by"
+            f" {expected:.2g} on a scale where 2 is much: spend more epsilon, or use fewer predictors or rounds"
+        )
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield what people read: a label and a sentence each."""
+        job = self.plan.job
+        yield "trains", job.shape
+        yield "rounds", f"{job.rounds}, and {job.spare_rounds} to spare for rounds that fail"
+        yield (
+            "releases",
+            f"{self.plan.length:,} numbers a round; each institution uploads {self.bytes_per_round:,} bytes",
+        )
+        yield "noise", f"{self.noise_multiplier:.3g} times what one person can contribute, in each number of a round"
+        yield (
+            "expect",
+            f"± {self.coefficient_error():.2g} (95%) from the noise alone, for {ASSUMED_PERSONS:,} persons; columns"
+            " scaled to run from -1 to 1",
+        )
+        if self.warning:
+            yield "warning", self.warning
+        yield "costs", f"{self.cost} in all; rounds that are not used are given back"
+        yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
+        yield "needs", f"{self.threshold} of them to the end of each round"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "dataset": self.plan.dataset.name,
+            "question": self.plan.job.shape,
+            "rounds": self.plan.job.rounds,
+            "spare_rounds": self.plan.job.spare_rounds,
+            "length": self.plan.length,
+            "bytes_per_round": self.bytes_per_round,
+            "noise_multiplier": self.noise_multiplier,
+            "coefficient_error": self.coefficient_error(),
+            "warning": self.warning,
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "institutions": list(self.institutions),
+            "threshold": self.threshold,
+            "colluders": self.colluders,
+        }
+
+    def __str__(self) -> str:
+        from analytics_client.render import job_table, to_text
+
+        return to_text(job_table(self))
+
+
+def explain_job(plan: JobPlan, cost: Cost, *, institutions: tuple[str, ...], colluders: int) -> JobExplanation:
+    """Return the explanation of a job. Raise QuorumError where too few institutions serve the dataset for any round."""
+    if len(institutions) < SMALLEST_COHORT:
+        raise QuorumError(
+            f"only {len(institutions)} institutions serve {plan.dataset.name!r} now; a job needs {SMALLEST_COHORT}",
+            hint="cohortium datasets shows who serves what",
+        )
+    threshold = default_threshold(len(institutions))
+    noise = plan.noise(plan.rho_nano, threshold=threshold, colluders=colluders, invited=len(institutions))
+    return JobExplanation(plan, noise, cost, institutions, threshold, colluders)
+
+
+def parse_terms(features: Sequence[str]) -> tuple[Term, ...]:
+    """Return the terms that features name: "age", or "age:sex" for a product. Raise QueryError on an empty name."""
+    terms = tuple(tuple(part.strip() for part in feature.split(":")) for feature in features)
+    if not terms or not all(name for term in terms for name in term):
+        raise QueryError("a model needs features", hint='for example features = ["age", "sex", "age:sex"]')
+    return terms
+
+
+def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes, cost: Cost) -> TrainedModel:
+    """Return the model of a job's verified rounds. Raise QueryError where there is none or where it diverged."""
+    return TrainedModel(
+        plan=plan,
+        fit=newton.fit(plan, verified.releases),
+        request_id=request_id.hex(),
+        cost=cost,
+        rounds=verified.rounds,
+        complete=len(verified.rounds) == plan.job.rounds,
+        log_size=verified.log_size,
+    )
+
+
+def rho_used(plan: JobPlan, rounds: int) -> float:
+    """Return the rho that so many rounds cost."""
+    return rounds * plan.round_rho_nano / NANO
+
+
+def _violation(what: str) -> ProtocolViolation:
+    return ProtocolViolation(f"the coordinator {what}", party=COORDINATOR, hint=TELL)

@@ -1,0 +1,149 @@
+"""The commands about training: `cohortium train`, `jobs`, `watch`, `stop`, `model`. Must not know: how jobs run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trust.command import print_json
+
+if TYPE_CHECKING:
+    from analytics_client.session import Progress
+    from analytics_client.training import TrainedModel
+
+app = typer.Typer()
+
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        envvar="COHORTIUM_PROFILE",
+        metavar="DIR",
+        help="Your folder in the consortium.",
+        show_default="~/.cohortium",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The first digits of a job's id, as `jobs` lists it.")]
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="What to train; see docs/training.md.")],
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="Only show what it would cost and be worth.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a model card (Markdown).", show_default=False)
+    ] = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model by a job file, and print its coefficients with 95% intervals."""
+    from analytics_client import job_file, render
+    from analytics_client.session import connect
+    from queries.errors import CohortiumError
+
+    asked = job_file.load(file)
+    with connect(profile) as session:
+        if explain:
+            about = {key: value for key, value in asked.items() if key not in {"purpose", "minimum_cohort"}}
+            explanation = session.explain_job(about.pop("model"), **about)
+            if as_json:
+                print_json(explanation.to_dict())
+            else:
+                render.stdout().print(render.job_table(explanation))
+            return
+        try:
+            with _rounds_shown(asked.get("rounds")) as show:
+                model = session.train(asked.pop("model"), on_progress=show, **asked)
+        except CohortiumError as error:
+            for line in render.refusal_lines(error):
+                typer.echo(line, err=True)
+            raise
+    _print(model, card, as_json=as_json)
+
+
+@app.command()
+def jobs(profile: Profile = None, as_json: Json = False) -> None:
+    """List your training jobs."""
+    from analytics_client import render
+    from analytics_client.session import connect
+
+    with connect(profile) as session:
+        found = session.jobs()
+    if as_json:
+        print_json([asdict(job) for job in found])
+    else:
+        render.stdout().print(render.jobs_table(found))
+
+
+@app.command()
+def watch(job: JobId, profile: Profile = None, as_json: Json = False) -> None:
+    """Wait for a job to end, and print its model."""
+    from analytics_client.session import connect
+
+    with connect(profile) as session:
+        model = session.watch(job)
+    _print(model, None, as_json=as_json)
+
+
+@app.command()
+def stop(job: JobId, profile: Profile = None) -> None:
+    """End a job after the round in hand. What it did not use is given back."""
+    from analytics_client.session import connect
+
+    with connect(profile) as session:
+        session.stop(job)
+    typer.echo("It ends after the round in hand; `cohortium model` shows what it had reached.")
+
+
+@app.command()
+def model(
+    job: JobId,
+    *,
+    card: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a model card (Markdown).", show_default=False)
+    ] = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Print the model that a job has reached, verified against the audit log."""
+    from analytics_client.session import connect
+
+    with connect(profile) as session:
+        found = session.model(job)
+    _print(found, card, as_json=as_json)
+
+
+def _print(model: TrainedModel, card: Path | None, *, as_json: bool) -> None:
+    from analytics_client import render
+
+    if card is not None:
+        card.write_text(model.card(), encoding="utf-8")
+    if as_json:
+        print_json(model.to_dict())
+    else:
+        render.stdout().print(render.model_table(model))
+
+
+@contextmanager
+def _rounds_shown(rounds: Any) -> Iterator[Callable[[Progress], None] | None]:
+    """Show rounds on standard error while a job runs, where someone is looking."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("asking") as status:
+
+        def show(progress: Progress) -> None:
+            who = f" by {', '.join(progress.institutions)}" if progress.institutions else ""
+            status.update(f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}: {progress.step}{who}")
+
+        yield show

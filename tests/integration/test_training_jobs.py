@@ -1,0 +1,193 @@
+"""Training jobs over real gRPC, ledgers and stores: exact without noise, charged once, resumed, stopped, refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.consortium import EVERYTHING, Consortium, consortium
+from harness.data import needs_data
+from harness.noiseless import remove_noise
+from harness.training import POISSON, party_files, poisson_pooled
+
+from analytics_client.agent.ledger import Ledger
+from analytics_client.session import Progress, Session
+from analytics_client.training import TrainedModel
+from queries.errors import BudgetError, CohortiumError, PolicyDenied, QueryError, RoundError
+
+pytestmark = needs_data
+AWARDS = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"]}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    with consortium(
+        tmp_path_factory.mktemp("jobs"), [POISSON], party_files("poisson", "awards"), epsilon=100_000.0
+    ) as running:
+        yield running
+
+
+def spent(built: Consortium, institution: str) -> int:
+    with Ledger.read(built.folder / institution / "ledger.sqlite") as ledger:
+        return {account.analyst: account.rho_nano for account in ledger.accounts()}.get("ada", 0)
+
+
+def jobs(built: Consortium, institution: str) -> list[tuple[int, str]]:
+    with Ledger.read(built.folder / institution / "ledger.sqlite") as ledger:
+        return [(entry.used, entry.reason) for entry in ledger.jobs()]
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_without_noise_it_is_the_pooled_fit(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    sm = pytest.importorskip("statsmodels.formula.api")
+    families = pytest.importorskip("statsmodels.api").families
+    remove_noise(monkeypatch)
+    with built.session() as session:
+        model = session.train("poisson", rho=1.0, rounds=24, spare_rounds=0, **AWARDS)
+    pooled = sm.glm(
+        "num_awards ~ C(prog, Treatment('General')) + math", poisson_pooled(), family=families.Poisson()
+    ).fit(tol=1e-14)
+    for ours, theirs in zip(model.coefficients, pooled.params, strict=True):
+        assert ours.value == pytest.approx(theirs, rel=1e-6)
+        assert ours.noise_error == 0
+    for ours, theirs in zip(model.coefficients, pooled.bse, strict=True):
+        assert ours.standard_error == pytest.approx(theirs, rel=1e-6)
+    assert model.fit.deviance == pytest.approx(189.4496, abs=5e-5)
+    assert model.fit.null_deviance == pytest.approx(287.6722, abs=5e-5)
+    assert model.complete
+    assert model.participants == ("hospital-a", "hospital-b", "hospital-c")
+    predicted = model.predict(poisson_pooled())
+    assert predicted == pytest.approx(pooled.predict(), rel=1e-6)
+
+
+def test_one_charge_and_the_spare_round_returns(built: Consortium) -> None:
+    before = spent(built, "hospital-a")
+    told: list[Progress] = []
+    with built.session() as session:
+        model = session.train("poisson", rho=5.0, rounds=4, spare_rounds=1, on_progress=told.append, **AWARDS)
+        again = session.model(model.request_id[:12])
+        listed = {job.request_id: job for job in session.jobs()}
+    assert [round_.slot for round_ in model.rounds] == [0, 1, 2, 3]
+    assert [round_.log_seq for round_ in model.rounds] == sorted({round_.log_seq for round_ in model.rounds})
+    assert again.to_dict() == model.to_dict()
+    assert listed[model.request_id].state == "released"
+    assert listed[model.request_id].question == "train poisson num_awards ~ prog + math where math, num_awards, prog"
+    assert [progress.rounds for progress in told if progress.step in ("round", "released")] == [1, 2, 3, 4]
+    assert model.cost.rho == pytest.approx(4.0)
+    wait_for(lambda: spent(built, "hospital-a") - before == 4_000_000_000)
+    assert all(coefficient.noise_error > 0 for coefficient in model.coefficients)
+
+
+def test_explain_says_what_it_costs_and_warns(built: Consortium) -> None:
+    with built.session() as session:
+        explained = session.explain_job("poisson", epsilon=2.0, **AWARDS)
+        hopeless = session.explain_job("poisson", epsilon=0.01, **AWARDS)
+    assert explained.cost.epsilon <= 2.0
+    assert explained.bytes_per_round == 8 * explained.plan.length
+    assert "needs" in str(explained)
+    assert "spend more epsilon" in hopeless.warning
+    assert hopeless.noise_multiplier > 100 * explained.noise_multiplier
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"label": "math", "features": ["prog"]}, "predicts a category"),
+        ({"features": ["prog", "prog"]}, "twice"),
+        ({"features": ["height"]}, "no column 'height'"),
+        ({"features": []}, "needs features"),
+        ({"features": ["num_awards"]}, "both predicted and a predictor"),
+        ({"rounds": 0}, "rounds"),
+        ({"event": "prog", "features": ["math"]}, "only the cox model"),
+        ({"ridge": -1.0}, "ridge"),
+        ({"where": "math >"}, "line 1"),
+    ],
+)
+def test_bad_jobs_are_refused_before_anything_is_sent(built: Consortium, asked: dict[str, object], said: str) -> None:
+    model = "logistic" if asked.get("label") == "math" else "poisson"
+    with built.session() as session, pytest.raises(CohortiumError, match=said):
+        session.explain_job(model, epsilon=1.0, **(AWARDS | asked))
+
+
+def test_stopped_by_its_analyst_and_the_rest_returns(built: Consortium) -> None:
+    before = spent(built, "hospital-c")
+    seen: list[str] = []
+
+    with built.session() as session, built.session() as other:
+
+        def stop_after_two(progress: Progress) -> None:
+            if progress.rounds == 2 and not seen:
+                running = [job for job in other.jobs() if job.state == "running"]
+                seen.append(running[0].request_id)
+                other.stop(running[0].request_id[:10])
+
+        with pytest.raises(RoundError, match="stopped by ada"):
+            session.train("poisson", rho=50.0, rounds=500, spare_rounds=0, on_progress=stop_after_two, **AWARDS)
+        model = session.model(seen[0])
+    assert 2 <= len(model.rounds) < 500
+    assert not model.complete
+    assert "ended early" in model.card()
+    wait_for(lambda: spent(built, "hospital-c") - before == len(model.rounds) * 100_000_000)
+
+
+def test_a_restarted_coordinator_goes_on_after_the_last_release(built: Consortium) -> None:
+    ended: list[TrainedModel | Exception] = []
+    two = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.rounds >= 2:
+            two.set()
+
+    def train(session: Session) -> None:
+        try:
+            ended.append(session.train("poisson", rho=40.0, rounds=40, spare_rounds=3, on_progress=watch, **AWARDS))
+        except CohortiumError as error:
+            ended.append(error)
+
+    with built.session() as session:
+        thread = threading.Thread(target=train, args=(session,))
+        thread.start()
+        assert two.wait(20)
+        assert built.coordinator is not None
+        built.coordinator.stop()
+        built.start_coordinator()
+        thread.join(90)
+    assert len(ended) == 1
+    assert isinstance(ended[0], TrainedModel), ended[0]
+    assert ended[0].complete
+    assert len({round_.slot for round_ in ended[0].rounds}) == 40
+
+
+def test_a_policy_without_training_refuses(tmp_path: Path) -> None:
+    only_counts = EVERYTHING.replace('operations = ["*"]', 'operations = ["count"]')
+    files = party_files("poisson", "awards")
+    with consortium(tmp_path, [POISSON], files, agent_toml=only_counts, epsilon=20.0) as built:
+        with built.session() as session, pytest.raises(PolicyDenied, match="train"):
+            session.train("poisson", rho=0.1, rounds=2, **AWARDS)
+        assert spent(built, "hospital-a") == 0
+        with built.session() as session:
+            with pytest.raises(QueryError, match="before its first round"):
+                session.model(session.jobs()[0].request_id)
+            with pytest.raises(BudgetError):
+                session.train("poisson", rho=0.1, epsilon=0.1, **AWARDS)
+
+
+def test_a_job_that_the_budget_does_not_cover_is_refused_whole(tmp_path: Path) -> None:
+    with consortium(tmp_path, [POISSON], party_files("poisson", "awards"), epsilon=3.0) as built:
+        with built.session() as session:
+            session.train("poisson", epsilon=2.5, rounds=2, spare_rounds=0, **AWARDS)
+            used = spent(built, "hospital-a")
+            with pytest.raises(BudgetError, match="does not cover"):
+                session.train("poisson", epsilon=2.5, rounds=10, **AWARDS)
+        assert spent(built, "hospital-a") == used
+        assert len(jobs(built, "hospital-a")) == 1
