@@ -80,6 +80,9 @@ parity: $(DEV)  ## every statistic without noise, beside pandas, scipy and stats
 attack-report: $(DEV)  ## attack a live consortium and audit its releases; the tables of docs/attacks.md
 	PYTHONPATH=tests $(BIN)/python benchmarks/attacks.py
 
+coverage-study: $(DEV)  ## do intervals cover 95%, do tests reject 5%: 10,000 releases of each, by size and cost
+	$(BIN)/python benchmarks/coverage_study.py
+
 soak: $(DEV) fuzz  ## long campaigns
 	$(BIN)/python -m pytest -m soak
 

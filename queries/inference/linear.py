@@ -75,23 +75,28 @@ def fit(design: Design, moments: Floats, noise: Floats, rotation: Floats, *, sam
     eye = np.eye(terms)
     inverse = _inverse(normal)
     plain = np.einsum("gij,gj->gi", inverse, response)
-    shrunk = np.linalg.solve(normal + ridge[:, None, None] * eye, response[:, :, None])[:, :, 0]
+    shrunk = np.einsum("gij,gj->gi", _inverse(normal + ridge[:, None, None] * eye), response)
     held = np.where(ridge[:, None] > 0, shrunk, plain)
     rows = normal[:, 0, 0]
     freedom = rows - terms
+    doubt = _doubt(design, plain, inverse, noise)
     deviance, deviance_gradient = _deviance(design, moments, plain)
     null, null_gradient = _null_deviance(design, moments)
-    deviance_error = np.sqrt(deviance_gradient**2 @ noise)
+    squared = deviance_gradient**2 @ noise
+    deviance_error = np.sqrt(np.maximum(squared - _excess_of_deviance(design, plain, doubt, noise), squared / 4))
     kept = null > 0
     safe = np.where(kept, null, 1.0)
     r_squared = np.where(kept, 1 - deviance / safe, 0.0)
     r_gradient = -deviance_gradient / safe[:, None] + (deviance / safe**2)[:, None] * null_gradient
+    # Least squares fits some of the noise, too. R squared keeps that: near 0 it could not cover without being above it.
+    deviance = deviance + np.einsum("gij,gij->g", normal, doubt)
     residual = np.where(freedom > 0, np.maximum(deviance, 0) / np.where(freedom > 0, freedom, 1.0), np.inf)
     quantile = _quantile(freedom) if sampling else np.full_like(rows, Z95)
     middle, error, low, high = _intervals(
         design,
         plain,
         inverse,
+        doubt,
         noise=noise,
         rotation=rotation,
         quantile=quantile,
@@ -169,6 +174,7 @@ def _intervals(
     design: Design,
     beta: Floats,
     inverse: Floats,
+    doubt: Floats,
     *,
     noise: Floats,
     rotation: Floats,
@@ -178,7 +184,8 @@ def _intervals(
     """Return coefficients, standard errors and intervals, each (cells, terms).
 
     With w the coefficient's row of the inverse, w'(A beta - b) is how far the equations are from holding; its variance
-    is quadratic in beta, and along the line on which the other coefficients follow, quadratic in t.
+    is quadratic in beta, and along the line on which the other coefficients follow, quadratic in t. Where beta enters it
+    as the noisy estimate that it is, the variance would be too large: see `_excess`.
     """
     out = np.empty((4, *beta.shape))
     for j, row in enumerate(rotation):
@@ -187,7 +194,9 @@ def _intervals(
         along = weights / np.where(scale != 0, scale, 1.0)[:, None]
         fixed = _pull(design, weights, beta, noise.size, with_response=True)
         moving = _pull(design, weights, along, noise.size, with_response=False)
-        flat = (fixed * fixed) @ noise + residual * np.maximum(scale, 0.0)
+        flat = (fixed * fixed) @ noise
+        flat = np.maximum(flat - _excess(_reach(design, weights, noise.size), doubt, noise), flat / 4)
+        flat = flat + np.where(scale > 0, residual * np.where(scale > 0, scale, 1.0), 0.0)
         tilt = (fixed * moving) @ noise
         steep = (moving * moving) @ noise
         spread = quantile * quantile
@@ -215,6 +224,39 @@ def _pull(design: Design, weights: Floats, beta: Floats, size: int, *, with_resp
             if design.normal[i, j] >= 0:
                 out[:, design.normal[i, j]] += weights[:, i] * beta[:, j]
     return out
+
+
+def _doubt(design: Design, beta: Floats, inverse: Floats, noise: Floats) -> Floats:
+    """Return the covariance matrix of the coefficients of u under the noise alone, (cells, terms, terms)."""
+    pulls = [_pull(design, inverse[:, j], beta, noise.size, with_response=True) for j in range(beta.shape[1])]
+    return np.asarray(np.einsum("aGk,bGk,k->Gab", np.array(pulls), np.array(pulls), noise))
+
+
+def _reach(design: Design, weights: Floats, size: int) -> Floats:
+    """Return the derivative of `_pull` by each coefficient, (cells, slots, terms), without b."""
+    terms = design.normal.shape[0]
+    out = np.zeros((weights.shape[0], size, terms))
+    for i in range(terms):
+        for j in range(terms):
+            if design.normal[i, j] >= 0:
+                out[:, design.normal[i, j], j] += weights[:, i]
+    return out
+
+
+def _excess(derivative: Floats, doubt: Floats, noise: Floats) -> Floats:
+    """Return by how much the variance of a sum over slots is overestimated where coefficients are off by their doubt.
+
+    Its estimate gains d' doubt d in expectation. Half of that is real, as for a quadratic form z'Qz in Gaussians, whose
+    variance is v |2Qz|^2 + 2 v^2 tr(QQ) where the noisy z says v |2Qz|^2 + 4 v^2 tr(QQ).
+    """
+    return np.asarray(np.einsum("gka,gab,gkb,k->g", derivative, doubt, derivative, noise, optimize=True)) / 2
+
+
+def _excess_of_deviance(design: Design, beta: Floats, doubt: Floats, noise: Floats) -> Floats:
+    derivative = 2 * _reach(design, beta, noise.size)
+    for i, place in enumerate(design.response):
+        derivative[:, place, i] -= 2.0
+    return _excess(derivative, doubt, noise)
 
 
 def _quantile(freedom: Floats) -> Floats:

@@ -17,6 +17,9 @@ from queries.inference.hypotheses import Outcome
 _SURE = 3.0
 """A bin counts where this many standard deviations of the noise still leave somebody at risk in it."""
 
+_CALM = 1.5
+"""How many variances of a noisy number at risk are added to its square, whose inverse would be too large on average."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -37,8 +40,9 @@ def at_risk(events: Floats, censored: Floats) -> Floats:
 def kaplan_meier(events: Floats, censored: Floats, noise: float, *, sampling: bool) -> Curve:
     """Return the curve of every cell from counts of shape (cells, bins) whose noise has variance `noise` each.
 
-    Bands are pointwise, on the scale log(-log S), which keeps them within [0, 1]. With `sampling` they are for a
-    population (Greenwood's variance added to that of the noise); without, for the curve that the exact data have.
+    Bands are pointwise, on the scale of -log S, the cumulated hazard, which the noise moves to both sides alike. With
+    `sampling` they are for a population (Greenwood's variance added to that of the noise); without, for the curve that
+    the exact data have.
     """
     risk = at_risk(events, censored)
     bins = events.shape[-1]
@@ -52,12 +56,15 @@ def kaplan_meier(events: Floats, censored: Floats, noise: float, *, sampling: bo
         steps = np.log1p(-hazard)
     log_survival = np.cumsum(steps, axis=-1)
     alive = np.exp(log_survival)
-    variance = _noise_of_log(hazard, n, known, noise)
+    calm = np.sqrt(n * n + _CALM * 2 * noise * left)
+    variance = _noise_of_log(hazard, calm, known, noise)
     if sampling:
-        lost = np.where(known & (hazard < 1), events / np.where(hazard < 1, n * (n - events), 1.0), 0.0)
+        some = known & (hazard < 1)
+        lost = np.where(some, hazard / np.where(some, n * (1 - hazard), 1.0), 0.0)
         variance = variance + np.cumsum(lost, axis=-1)
     value = np.clip(np.minimum.accumulate(alive, axis=-1), 0.0, 1.0)
-    low, high = _band(log_survival, variance)
+    reach = Z95 * np.sqrt(np.maximum(variance, 0.0))
+    low, high = np.exp(np.minimum(log_survival - reach, 0.0)), np.exp(np.minimum(log_survival + reach, 0.0))
     lost_track = ~known
     low, high = np.where(lost_track, 0.0, low), np.where(lost_track, np.minimum.accumulate(high, axis=-1), high)
     error = value * np.sqrt(np.maximum(variance, 0.0))
@@ -113,19 +120,6 @@ def _noise_of_log(hazard: Floats, n: Floats, known: np.ndarray, noise: float) ->
     inside = np.cumsum(cumulated**2 + (cumulated - a) ** 2, axis=-1)  # bins j <= t
     beyond = 2 * cumulated**2 * (bins - 1 - np.arange(bins))  # bins j > t
     return np.asarray(noise * (inside + beyond))
-
-
-def _band(log_survival: Floats, variance: Floats) -> tuple[Floats, Floats]:
-    """Return the band exp(log S exp(+-1.96 sd(log S) / log S)); beside S = 1, where that has no width, S's own."""
-    minus = -log_survival
-    dead = ~np.isfinite(minus)
-    error = np.sqrt(np.maximum(variance, 0.0))
-    far = minus > Z95 * error
-    safe = np.where(far & ~dead, minus, 1.0)
-    stretch = np.exp(np.minimum(Z95 * error / safe, 50.0))
-    low = np.where(far, np.exp(-safe * stretch), np.exp(-np.maximum(minus + Z95 * error, 0.0)))
-    high = np.where(far, np.exp(-safe / stretch), np.exp(-np.maximum(minus - Z95 * error, 0.0)))
-    return np.where(dead, 0.0, low), np.where(dead, 0.0, np.minimum(high, 1.0))
 
 
 def _log_rank_gradient(share: Floats, hazard: Floats, enough: np.ndarray, arms: int) -> Floats:
