@@ -83,13 +83,16 @@ def fit(design: Design, moments: Floats, noise: Floats, rotation: Floats, *, sam
     deviance, deviance_gradient = _deviance(design, moments, plain)
     null, null_gradient = _null_deviance(design, moments)
     squared = deviance_gradient**2 @ noise
-    deviance_error = np.sqrt(np.maximum(squared - _excess_of_deviance(design, plain, doubt, noise), squared / 4))
+    excess = _excess_of_deviance(design, plain, doubt, noise)
+    calm = excess < squared / 4
+    deviance_error = np.sqrt(np.where(calm, squared - excess, squared))
     kept = null > 0
     safe = np.where(kept, null, 1.0)
     r_squared = np.where(kept, 1 - deviance / safe, 0.0)
     r_gradient = -deviance_gradient / safe[:, None] + (deviance / safe**2)[:, None] * null_gradient
-    # Least squares fits some of the noise, too. R squared keeps that: near 0 it could not cover without being above it.
-    deviance = deviance + np.einsum("gij,gij->g", normal, doubt)
+    # Least squares fits some of the noise, too. R squared keeps that: near 0 it could not cover otherwise.
+    fitted = np.einsum("gij,gij->g", normal, doubt)
+    deviance = np.where(calm, deviance + fitted, deviance)
     residual = np.where(freedom > 0, np.maximum(deviance, 0) / np.where(freedom > 0, freedom, 1.0), np.inf)
     quantile = _quantile(freedom) if sampling else np.full_like(rows, Z95)
     middle, error, low, high = _intervals(
@@ -184,8 +187,8 @@ def _intervals(
     """Return coefficients, standard errors and intervals, each (cells, terms).
 
     With w the coefficient's row of the inverse, w'(A beta - b) is how far the equations are from holding; its variance
-    is quadratic in beta, and along the line on which the other coefficients follow, quadratic in t. Where beta enters it
-    as the noisy estimate that it is, the variance would be too large: see `_excess`.
+    is quadratic in beta, and along the line on which the other coefficients follow, quadratic in t. Where beta
+    enters it as the noisy estimate that it is, the variance would be too large: see `_excess`.
     """
     out = np.empty((4, *beta.shape))
     for j, row in enumerate(rotation):
@@ -195,7 +198,8 @@ def _intervals(
         fixed = _pull(design, weights, beta, noise.size, with_response=True)
         moving = _pull(design, weights, along, noise.size, with_response=False)
         flat = (fixed * fixed) @ noise
-        flat = np.maximum(flat - _excess(_reach(design, weights, noise.size), doubt, noise), flat / 4)
+        excess = _excess(_reach(design, weights, noise.size), doubt, noise)
+        flat = np.where(excess < flat / 4, flat - excess, flat)
         flat = flat + np.where(scale > 0, residual * np.where(scale > 0, scale, 1.0), 0.0)
         tilt = (fixed * moving) @ noise
         steep = (moving * moving) @ noise

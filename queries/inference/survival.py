@@ -14,7 +14,7 @@ import numpy as np
 from queries.inference.forms import Z95, Floats
 from queries.inference.hypotheses import Outcome
 
-_SURE = 3.0
+_SURE = 4.0
 """A bin counts where this many standard deviations of the noise still leave somebody at risk in it."""
 
 _CALM = 1.5
