@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from trust.command import print_json
 
 if TYPE_CHECKING:
-    from analytics_client.audit import Entry, Report
+    from analytics_client.audit import Entry, History, Report
     from analytics_client.profile import Profile
 
 app = typer.Typer(
@@ -33,6 +33,15 @@ ProfileOption = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Text = Annotated[str, typer.Option(metavar="NAME", show_default=False)]
+Database = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Ask nobody: a copy of the coordinator's SQLite file, or an SQLite export."),
+]
+Export = Annotated[Path | None, typer.Option(metavar="FILE", help="Ask nobody: a JSON-lines export.")]
+GovernanceKey = Annotated[
+    str, typer.Option(metavar="HEX", help="The pinned governance key, where you have no profile.", show_default=False)
+]
+HEAD_HINT = "A signed head kept elsewhere, with which the log has to agree; may be given again."
 FOLLOW_HINT = "Keep printing what is appended, until Ctrl-C."
 
 
@@ -43,7 +52,9 @@ def log(
     limit: Annotated[int, typer.Option(metavar="N", min=0, help="At most this many; 0 for all.")] = 0,
     kind: Annotated[str, typer.Option(metavar="KIND", help="One kind of event, such as requested or decided.")] = "",
     dataset: Text = "",
-    actor: Text = "",
+    actor: Annotated[
+        str, typer.Option("--actor", "--person", metavar="ID", help="Who acted: a person or an institution.")
+    ] = "",
     institution: Text = "",
     outcome: Annotated[str, typer.Option(metavar="OUTCOME", help="allowed, denied, released or failed.")] = "",
     request: Annotated[str, typer.Option(metavar="HEX", help="A request's id, or the beginning of it.")] = "",
@@ -65,8 +76,8 @@ def log(
             first=first,
             limit=limit,
             follow=follow,
-            since_ms=_milliseconds(since),
-            before_ms=_milliseconds(before),
+            since_ms=milliseconds(since),
+            before_ms=milliseconds(before),
             **{name: value for name, value in filters.items() if value},
         )
         if json and not follow:
@@ -100,13 +111,10 @@ def show(
 @app.command()
 def verify(
     *,
-    database: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A copy of the coordinator's SQLite file, or an SQLite export.")
-    ] = None,
-    export: Annotated[Path | None, typer.Option(metavar="FILE", help="A JSON-lines export.")] = None,
-    governance_key: Annotated[
-        str, typer.Option(metavar="HEX", help="The pinned governance key, where you have no profile.")
-    ] = "",
+    database: Database = None,
+    export: Export = None,
+    head: Annotated[list[Path] | None, typer.Option(metavar="FILE", help=HEAD_HINT)] = None,
+    governance_key: GovernanceKey = "",
     profile: ProfileOption = None,
     json: Json = False,
 ) -> None:
@@ -114,11 +122,10 @@ def verify(
 
     Asks the coordinator for its log; with --database or --export nobody is asked.
     """
-    from queries.errors import ConfigError
+    from trust.identity import files
 
-    if database is not None and export is not None:
-        raise ConfigError("verify one thing at a time", hint="give --database or --export")
-    report = _verified(database, export, governance_key, profile)
+    heads = [files.read(path) for path in head or []]
+    _, report = verified(database, export, governance_key, profile, heads=heads)
     if json:
         print_json(report_record(report))
     else:
@@ -128,23 +135,55 @@ def verify(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=".jsonl for programs; .sqlite for people, Datasette.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help=".jsonl for programs; .sqlite for people, Datasette; .csv; .fhir.json for hospitals."
+        ),
+    ],
     profile: ProfileOption = None,
     json: Json = False,
 ) -> None:
-    """Write the whole log to a file that can be searched and verified years later, without the coordinator."""
-    from analytics_client.audit import write_json_lines, write_sqlite
+    """Write the whole log to a file. JSON lines and SQLite can be verified years later, without the coordinator."""
     from analytics_client.audit_session import open_log
 
+    kind = _format(file)
     with open_log(profile or _default()) as session:
-        history = session.reader.history()
-    sqlite = file.suffix.lower() in {".sqlite", ".sqlite3", ".db"}
-    count = write_sqlite(history, file) if sqlite else write_json_lines(history, file)
+        count = _write(kind, session.reader.history(), file, session.profile.consortium)
     if json:
-        print_json({"file": str(file), "format": "sqlite" if sqlite else "json-lines", "entries": count})
-    else:
-        flag = "--database" if sqlite else "--export"
-        typer.echo(f"{count} entries are in {file}. Check it with: cohortium audit verify {flag} {file}")
+        print_json({"file": str(file), "format": kind, "entries": count})
+        return
+    flag = {"sqlite": "--database", "json-lines": "--export"}.get(kind)
+    next_step = f" Check it with: cohortium audit verify {flag} {file}" if flag else ""
+    typer.echo(f"{count} entries are in {file}.{next_step}")
+
+
+def _format(file: Path) -> str:
+    """Return what a file's name asks for. Raise ConfigError where it asks for nothing."""
+    from queries.errors import ConfigError
+
+    name = file.name.lower()
+    if name.endswith((".fhir.json", ".fhir")):
+        return "fhir"
+    formats = {
+        ".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite", ".csv": "csv", ".jsonl": "json-lines",
+        ".ndjson": "json-lines", ".json": "json-lines",
+    }  # fmt: skip
+    try:
+        return formats[file.suffix.lower()]
+    except KeyError:
+        raise ConfigError(
+            f"the name {file.name!r} does not say which format is meant",
+            hint="end it in .jsonl, .sqlite, .csv or .fhir.json",
+        ) from None
+
+
+def _write(kind: str, history: History, file: Path, consortium: str) -> int:
+    from analytics_client.audit import write_csv, write_fhir, write_json_lines, write_sqlite
+
+    if kind == "fhir":
+        return write_fhir(history, file, consortium)
+    return {"sqlite": write_sqlite, "csv": write_csv, "json-lines": write_json_lines}[kind](history, file)
 
 
 def record(entry: Entry) -> dict[str, Any]:
@@ -158,9 +197,13 @@ def report_record(report: Report) -> dict[str, Any]:
     """Return a report as plain values."""
     return {
         "verified": report.ok,
+        "consortium": report.consortium,
         "size": report.size,
         "root": report.root,
+        "since_ms": report.since_ms,
+        "until_ms": report.until_ms,
         "heads": report.heads,
+        "log_keys": list(report.log_keys),
         "epochs": list(report.epochs),
         "witnesses": report.witnesses,
         "statements": report.statements,
@@ -176,20 +219,36 @@ def _print_lines(entries: Iterable[Entry], *, as_json: bool) -> None:
         typer.echo(dumps(shown, ensure_ascii=False) if as_json else shown["sentence"])
 
 
-def _verified(database: Path | None, export_file: Path | None, governance_key: str, profile: Path | None) -> Report:
-    from analytics_client.audit import read_json_lines, verify_database
+def verified(
+    database: Path | None,
+    export_file: Path | None,
+    governance_key: str,
+    profile: Path | None,
+    *,
+    heads: Sequence[bytes] = (),
+) -> tuple[History, Report]:
+    """Return a log and what verifying it found: of a copy, of an export, or else the coordinator's own, which logs it.
+
+    Raise ConfigError where two sources are given.
+    """
+    from analytics_client.audit import read_database, read_json_lines, verify_database
     from analytics_client.audit import verify as verify_history
     from analytics_client.audit_session import open_log
+    from queries.errors import ConfigError
 
+    if database is not None and export_file is not None:
+        raise ConfigError("look at one thing at a time", hint="give --database or --export")
     if database is None and export_file is None:
         with open_log(profile or _default()) as session:
-            return session.verify()[0]
+            report, history = session.verify(heads)
+        return history, report
     key = _key(governance_key) if governance_key else _profile(profile).governance_key
     if database is not None:
-        return verify_database(database, key)
+        return read_database(database), verify_database(database, key, checkpoints=heads)
     assert export_file is not None  # noqa: S101 - one of the two is given
     history = read_json_lines(export_file)
-    return verify_history(history.entries, None, history.memberships, key, checkpoints=history.checkpoints)
+    found = verify_history(history.entries, None, history.memberships, key, checkpoints=[*history.checkpoints, *heads])
+    return history, found
 
 
 def _key(text: str) -> bytes:
@@ -216,7 +275,8 @@ def _default() -> Path:
     return default_folder()
 
 
-def _milliseconds(at: datetime | None) -> int:
+def milliseconds(at: datetime | None) -> int:
+    """Return a moment given in UTC as unix milliseconds, 0 for none."""
     return int(at.replace(tzinfo=UTC).timestamp() * 1000) if at is not None else 0
 
 

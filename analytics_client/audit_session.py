@@ -5,7 +5,7 @@ Must not know: how anything is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,11 @@ class AuditSession:
         document = membership.verify(memberships[-1], self.profile.governance_key, consortium=self.profile.consortium)
         return self.reader.prove(found, document)
 
-    def verify(self) -> tuple[Report, History]:
-        """Fetch the whole log and verify it, also against the head that verified last; keep the new one if it does."""
+    def verify(self, heads: Sequence[bytes] = ()) -> tuple[Report, History]:
+        """Fetch the whole log and verify it, also against the head that verified last; keep the new one if it does.
+
+        `heads` are signed heads that were kept elsewhere.
+        """
         history = self.reader.history()
         kept = self._kept_head()
         report = verify(
@@ -48,7 +51,7 @@ class AuditSession:
             None,
             history.memberships,
             self.profile.governance_key,
-            checkpoints=[*history.checkpoints, *kept],
+            checkpoints=[*history.checkpoints, *kept, *heads],
         )
         if report.ok and history.checkpoints:
             files.replace(self.profile.folder / KEPT_HEAD, history.checkpoints[-1], secret=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analytics_client.audit_cli import app as audit_app
+from analytics_client.audit_views_cli import app as audit_app
 from analytics_client.training_cli import app as training_app
 from trust.command import print_json, run_command
 

@@ -152,6 +152,10 @@ class Budget:
         """
         return spent.nano[self.order] + charge.nano[self.order] <= self.allowance().nano[self.order]
 
+    def used(self, spent: Curve) -> float:
+        """Return the part of this budget that `spent` takes, 0 to 1."""
+        return spent.nano[self.order] / self.allowance().nano[self.order]
+
     def left(self, spent: Curve) -> int:
         """Return how much rho, in units of 10^-9, statistics may still cost after `spent`; at least 0."""
         free = self.allowance().nano[self.order] - spent.nano[self.order]

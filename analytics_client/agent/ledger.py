@@ -72,10 +72,14 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What the analyst had spent or reserved of the dataset before and after a reservation, as rho in units of 1e-9."""
+    """What the analyst had spent or reserved of the dataset before and after a reservation, as rho in units of 1e-9.
+
+    `used` is the part, 0 to 1, of the tighter of the two budgets that is spent or reserved after it.
+    """
 
     rho_nano_before: int
     rho_nano_after: int
+    used: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +244,11 @@ class Ledger:
                 _set_state(connection, request_id, "reserved")
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
             connection.execute(file.ADD_ROUND, {"id": round_id, "request": request_id, "state": "reserved"})
-        return Reservation(before, before + cost.rho_nano)
+            used = max(
+                budgets.total.used(_spent(connection, dataset, TOTAL).curve),
+                budgets.analyst.used(_spent(connection, dataset, analyst).curve),
+            )
+        return Reservation(before, before + cost.rho_nano, used)
 
     def upload(self, request_id: bytes, round_id: bytes) -> None:
         """Make the charge final. Call before the first chunk of the masked vector leaves.

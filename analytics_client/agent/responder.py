@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 
 import numpy as np
 import structlog
@@ -226,6 +227,7 @@ class Responder:
         )
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
+        decision.budget_permille = ceil(reservation.used * 1000)
         salt = derive(self._salt, "row-selection", verified.request_id)
         vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
         return ActiveRound(core, charge.id, vector), join

@@ -1,13 +1,14 @@
-"""Exports: JSON lines for programs, SQLite for people (it opens in Datasette) and for `verify_database`.
+"""Exports: JSON lines for programs, SQLite for people (it opens in Datasette), CSV and FHIR for other systems.
 
-Both keep the exact bytes that were hashed and signed beside readable columns, so both can be verified years later. Both
-are written beside their target and moved there when complete. Must not know: who asks for them.
+The first two keep the exact bytes that were hashed and signed beside readable columns, so they can be verified years
+later. All are written beside their target and moved there when complete. Must not know: who asks for them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import csv
 import json
 import os
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from analytics_client.audit import fhir
 from analytics_client.audit.history import Entry, History
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, entries, notes
@@ -106,6 +108,40 @@ def write_sqlite(history: History, path: Path) -> int:
         for note in history.checkpoints:
             connection.execute("INSERT INTO checkpoint VALUES (?, ?, ?)", (*_head(note), note))
         connection.commit()
+    return count
+
+
+def write_csv(history: History, path: Path) -> int:
+    """Write the readable columns as CSV (RFC 4180, UTF-8). Return the entries' count. Cannot be verified.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    count = 0
+    with _replacing(path) as target, target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["seq", "at", *_COLUMNS, "sentence"])
+        for entry in history.entries:
+            row = readable(entry)
+            shown = [row.get(name) for name in ("at", *_COLUMNS, "sentence")]
+            writer.writerow([entry.seq, *("" if value is None else _harmless(value) for value in shown)])
+            count += 1
+    return count
+
+
+def _harmless(value: str | int) -> str | int:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def write_fhir(history: History, path: Path, consortium: str) -> int:
+    """Write a FHIR R4 Bundle of AuditEvents, one a line. Return the entries' count. Cannot be verified by itself."""
+    count = 0
+    with _replacing(path) as target, target.open("w", encoding="utf-8") as file:
+        file.write('{"resourceType": "Bundle", "type": "collection", "entry": [')
+        for url, event in fhir.bundle(history.entries, consortium):
+            file.write(",\n" if count else "\n")
+            file.write(json.dumps({"fullUrl": url, "resource": event}, ensure_ascii=False))
+            count += 1
+        file.write("\n]}\n")
     return count
 
 

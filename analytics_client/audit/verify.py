@@ -43,6 +43,11 @@ class Report:
     statements: int
     """Decisions that carry the institution's own valid signature."""
     findings: tuple[Finding, ...]
+    consortium: str = ""
+    """By the newest membership that verifies."""
+    silent_since: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Institution of the newest membership -> size of the largest head that it cosigned, and when (unix milliseconds)
+    the log had that size; (0, when it became a member) for one that never did."""
 
     @property
     def ok(self) -> bool:
@@ -117,6 +122,9 @@ class _Run:
     verified_heads: int = 0
     statements: int = 0
     cosigned: dict[str, int] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
+    """Size -> when the log had it, for the sizes that heads claim."""
+    published_ms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tree = Recount(self.stored.compare if self.stored else None)
@@ -141,6 +149,7 @@ class _Run:
     def read(self, entries: Iterable[Entry]) -> None:
         """Recompute the tree; note the root wherever a head claims one."""
         wanted = sorted({head.checkpoint.size for head in self.heads})
+        claimed = frozenset(wanted)
         broken = False
         for block in blocks(entries):
             first = self.tree.size
@@ -151,8 +160,10 @@ class _Run:
             self.roots |= roots
             if self.stored is not None and not broken:
                 self.stored.compare_leaves(first, hashes)
-            for seq, leaf in block:
+            for size, (seq, leaf) in enumerate(block, first + 1):
                 self._inspect(seq, leaf)
+                if size in claimed:
+                    self.times[size] = self.until_ms
         if self.stored is not None and not broken:
             self.stored.finish()
         self.roots[self.tree.size] = self.tree.root()
@@ -175,6 +186,7 @@ class _Run:
         kind = entry.WhichOneof("event")
         if kind == "membership_published":
             self._inspect_membership(seq, entry.membership_published)
+            self.published_ms.setdefault(entry.membership_published.epoch, entry.at_ms)
         elif kind == "decided" and entry.decided.institution and self.keys.documents:
             self._inspect_decision(seq, entry.decided)
 
@@ -311,7 +323,20 @@ class _Run:
             witnesses=self.cosigned,
             statements=self.statements,
             findings=tuple(self.findings),
+            consortium=documents[-1].consortium if documents else "",
+            silent_since=self._silent_since(),
         )
+
+    def _silent_since(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        newest = self.keys.documents[-1].institutions if self.keys.documents else ()
+        for name in (institution.id for institution in newest):
+            if size := self.cosigned.get(name, 0):
+                found[name] = size, self.times.get(size, 0)
+                continue
+            joined = [d.epoch for d in self.keys.documents if any(i.id == name for i in d.institutions)]
+            found[name] = 0, self.published_ms.get(joined[0], self.since_ms)
+        return found
 
 
 def _first_misplaced(first: int, block: Sequence[Entry]) -> tuple[int, int] | None:

@@ -119,7 +119,7 @@ class Answer(_message.Message):
     def __init__(self, round_id: _Optional[bytes] = ..., decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., join: _Optional[bytes] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "slot", "model_hash")
+    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "budget_permille", "slot", "model_hash")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,7 @@ class Decision(_message.Message):
     HINT_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_BEFORE_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_AFTER_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_PERMILLE_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     institution: str
@@ -142,9 +143,10 @@ class Decision(_message.Message):
     hint: str
     rho_nano_before: int
     rho_nano_after: int
+    budget_permille: int
     slot: int
     model_hash: bytes
-    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., budget_permille: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "line")

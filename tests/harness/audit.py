@@ -108,9 +108,23 @@ class World:
         """Append in one transaction; return the first sequence number."""
         return self.log.append([self.stamped(entry) for entry in entries])
 
-    def query(self, *, dataset: str = "patients", analyst: str = "ana", denied_by: str = "") -> bytes:
+    def query(
+        self,
+        *,
+        dataset: str = "patients",
+        analyst: str = "ana",
+        denied_by: str = "",
+        rule: str = "no rule",
+        shape: str = "count(*) by sex",
+        purpose: str = "sepsis study",
+        rho_nano: int = 1_000_000,
+        survivors: tuple[str, ...] = INSTITUTIONS,
+        budget_permille: int = 0,
+        after_s: float = 0,
+    ) -> bytes:
         """Log a whole request as the coordinator does: asked; decided; ended and released, or failed."""
         request_id = os.urandom(32)
+        self.now_ms += int(after_s * 1000)
         self.append(
             log_pb2.LogEntry(
                 actor=analyst,
@@ -118,36 +132,51 @@ class World:
                     request_id=request_id,
                     analyst=analyst,
                     dataset=dataset,
-                    purpose="sepsis study",
-                    shape="count(*) by sex",
-                    rho_nano=1_000_000,
+                    purpose=purpose,
+                    shape=shape,
+                    rho_nano=rho_nano,
                     minimum_cohort=3,
                 ),
             )
         )
-        self.append(*(self.decision(request_id, name, name != denied_by) for name in INSTITUTIONS))
+        self.append(
+            *(
+                self.decision(request_id, name, name != denied_by, rule=rule, budget_permille=budget_permille)
+                for name in INSTITUTIONS
+            )
+        )
         if denied_by:
             self.append(log_pb2.LogEntry(failed=log_pb2.Failed(request_id=request_id, reason="denied")))
             return request_id
         self.append(
             log_pb2.LogEntry(
                 round_ended=log_pb2.RoundEnded(
-                    request_id=request_id, round_id=os.urandom(32), survivors=INSTITUTIONS, outcome="released"
+                    request_id=request_id, round_id=os.urandom(32), survivors=survivors, outcome="released"
                 )
             ),
             log_pb2.LogEntry(
                 released=log_pb2.Released(
-                    request_id=request_id, release_hash=os.urandom(32), mechanism="discrete gaussian", survivors=3
+                    request_id=request_id,
+                    release_hash=os.urandom(32),
+                    mechanism="discrete gaussian",
+                    rho_nano=rho_nano,
+                    survivors=len(survivors),
                 )
             ),
         )
         return request_id
 
-    def decision(self, request_id: bytes, institution: str, allowed: bool) -> log_pb2.LogEntry:
-        """An institution's own signed decision, as it is logged."""
-        rule = "rule 1" if allowed else "no rule"
+    def decision(
+        self, request_id: bytes, institution: str, allowed: bool, *, rule: str = "no rule", budget_permille: int = 0
+    ) -> log_pb2.LogEntry:
+        """An institution's own signed decision, as it is logged. `rule` is the one that denied."""
+        rule = "rule 1" if allowed else rule
         decision = agent_pb2.Decision(
-            institution=institution, request_id=request_id, allowed=allowed, rule=rule
+            institution=institution,
+            request_id=request_id,
+            allowed=allowed,
+            rule=rule,
+            budget_permille=budget_permille,
         ).SerializeToString(deterministic=True)
         signature = self.identities[institution].sign(frame("decision", decision))
         statement = agent_pb2.Answer(decision=decision, signature=signature).SerializeToString(deterministic=True)

@@ -16,6 +16,8 @@ from analytics_client.cli import app
 BIN = Path(sys.executable).parent
 HEAVY = ("grpc", "pandas", "sqlglot", "cryptography", "numpy", "duckdb", "sqlalchemy", "rich.table")
 
+AUDIT = ("log", "show", "verify", "export", "who-asked", "budget", "anomalies", "report")
+
 
 def test_the_package_exports_what_an_analyst_needs() -> None:
     assert analytics_client.__all__ == ["connect", "sandbox"]
@@ -48,7 +50,7 @@ def test_help_takes_less_than_300_milliseconds_of_the_processor() -> None:
     [
         [],
         *[[name] for name in ("enrol", "datasets", "describe", "explain", "query", "sandbox", "audit")],
-        *[["audit", name] for name in ("log", "show", "verify", "export")],
+        *[["audit", name] for name in AUDIT],
     ],
 )
 def test_every_command_explains_itself(command: list[str]) -> None:
@@ -62,6 +64,6 @@ def test_everything_that_prints_data_prints_json(command: str) -> None:
     assert "--json" in CliRunner().invoke(app, [command, "--help"]).output
 
 
-@pytest.mark.parametrize("command", ["log", "show", "verify", "export"])
+@pytest.mark.parametrize("command", AUDIT)
 def test_everything_about_the_log_prints_json(command: str) -> None:
     assert "--json" in CliRunner().invoke(app, ["audit", command, "--help"]).output

@@ -59,7 +59,9 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_served_request_is_charged_to_analyst_and_dataset(path: Path) -> None:
     with Ledger.open(path) as ledger:
-        assert reserve(ledger, 1) == Reservation(0, GRANT)
+        first = reserve(ledger, 1)
+        assert first == Reservation(0, GRANT)
+        assert first.used == pytest.approx(0.1, abs=1e-6)
         ledger.upload(*ids(1))
         ledger.reveal(*ids(1))
         ledger.release(*ids(1))
