@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from analytics_server import log_cli
 from queries.errors import ConfigError
 from trust.command import print_json, run_command
 
@@ -28,6 +29,7 @@ membership_app = typer.Typer(
     no_args_is_help=True, help="Who belongs to the consortium: show, pending, publish, revoke."
 )
 dataset_app = typer.Typer(no_args_is_help=True, help="What can be asked about: add, list.")
+app.command()(log_cli.fsck)
 app.add_typer(membership_app, name="membership")
 app.add_typer(dataset_app, name="dataset")
 

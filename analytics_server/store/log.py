@@ -159,7 +159,14 @@ class Log:
         return Tree(_StoredNodes(self._connection), size)
 
     def _index(self, first: int, decoded: Sequence[entries.Columns]) -> None:
-        """Add to the search table. What a request's later entries do not repeat is taken from its first one."""
+        """Add to the search table."""
+        self._connection.execute(insert(t.audit_index), self.index_rows(first, decoded))
+
+    def index_rows(self, first: int, decoded: Sequence[entries.Columns]) -> list[dict[str, object]]:
+        """Return the search table's rows of adjacent entries.
+
+        What a request's later entries do not repeat is taken from its first one.
+        """
         asked = {c.request_id: c for c in decoded if c.kind == "requested"}
         missing = {c.request_id for c in decoded if c.request_id} - asked.keys()
         index = t.audit_index.c
@@ -180,7 +187,7 @@ class Log:
                 else column
             )
             rows.append({"seq": seq, **asdict(whole)})
-        self._connection.execute(insert(t.audit_index), rows)
+        return rows
 
 
 def _condition(name: str, value: str | int) -> ColumnElement[bool]:

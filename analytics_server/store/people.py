@@ -145,6 +145,11 @@ class People:
         )
         return {row.name: DatasetRow(row.name, row.schema_hash, row.envelope) for row in rows}
 
+    def dataset_history(self) -> list[DatasetRow]:
+        """Return every description that was ever published, oldest first."""
+        rows = self._connection.execute(select(t.dataset).order_by(t.dataset.c.version))
+        return [DatasetRow(row.name, row.schema_hash, row.envelope) for row in rows]
+
 
 def _participant(row: Row[Any]) -> ParticipantRow:
     return ParticipantRow(

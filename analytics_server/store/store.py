@@ -15,11 +15,12 @@ from analytics_server.store import engine as engines
 from analytics_server.store import schema
 from analytics_server.store.log import Log
 from analytics_server.store.people import People
+from analytics_server.store.physical import Physical
 from analytics_server.store.requests import Requests
 from queries.errors import ConfigError
 
 
-class UnitOfWork(People, Requests, Log):
+class UnitOfWork(People, Requests, Log, Physical):
     """One transaction. Get one from `Store.begin` or `Store.read`; it is of no use after its `with` block."""
 
     def __init__(self, connection: Connection) -> None:

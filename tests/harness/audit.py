@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.store import Store
-from protos.v1 import agent_pb2, log_pb2
+from protos.v1 import agent_pb2, analyst_pb2, log_pb2
+from trust.identity import envelope as dsse
 from trust.identity import keys, membership
+from trust.identity.requests import PAYLOAD_TYPE
+from trust.release import release_hash, request_envelope_hash
 from trust.tlog import notes
 from trust.tlog.checkpoint import parse
 from trust.tlog.witness import Witness
@@ -34,6 +37,7 @@ class World:
     identities: dict[str, Ed25519PrivateKey] = field(
         default_factory=lambda: {name: Ed25519PrivateKey.generate() for name in INSTITUTIONS}
     )
+    analyst: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     now_ms: int = START_MS
 
     def __post_init__(self) -> None:
@@ -123,13 +127,20 @@ class World:
         after_s: float = 0,
     ) -> bytes:
         """Log a whole request as the coordinator does: asked; decided; ended and released, or failed."""
-        request_id = os.urandom(32)
         self.now_ms += int(after_s * 1000)
+        payload = os.urandom(32)
+        request_id, release = os.urandom(32), os.urandom(200)
+        envelope = dsse.sign(PAYLOAD_TYPE, payload, self.analyst)
+        with self.store.begin() as uow:
+            uow.add_request(
+                request_id=request_id, analyst=analyst, dataset=dataset, envelope=envelope, expires_at=self.now_ms
+            )
         self.append(
             log_pb2.LogEntry(
                 actor=analyst,
                 requested=log_pb2.Requested(
                     request_id=request_id,
+                    envelope_hash=request_envelope_hash(payload),
                     analyst=analyst,
                     dataset=dataset,
                     purpose=purpose,
@@ -157,13 +168,15 @@ class World:
             log_pb2.LogEntry(
                 released=log_pb2.Released(
                     request_id=request_id,
-                    release_hash=os.urandom(32),
+                    release_hash=release_hash(release),
                     mechanism="discrete gaussian",
                     rho_nano=rho_nano,
                     survivors=len(survivors),
                 )
             ),
         )
+        with self.store.begin() as uow:
+            uow.finish_request(request_id, "released", analyst_pb2.Progress(release=release).SerializeToString())
         return request_id
 
     def decision(

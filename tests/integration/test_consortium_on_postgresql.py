@@ -8,6 +8,9 @@ import pytest
 from harness.consortium import consortium
 
 from analytics_client.audit_session import open_log
+from analytics_server.audit.fsck import fsck
+from analytics_server.config import load
+from analytics_server.store import Store
 from queries.errors import BudgetError
 
 SCHEMA = """
@@ -44,5 +47,11 @@ def test_a_consortium_lives_on_postgresql(tmp_path: Path, postgresql_database: s
             assert session.query("SELECT COUNT(*) AS n FROM people", epsilon=1).survivors == INSTITUTIONS
         with open_log(built.folder / "olga") as audit:
             report, history = audit.verify()
+        built.coordinator.stop()
+        config = load(built.folder / "server")
+        store = Store.open(config.store_url)
+        checked = fsck(store, origin=config.log_origin, log_key=config.log_key(), governance_key=config.governance_key)
+        store.close()
+        assert checked.findings == ()
         assert report.ok, report
         assert len(history.entries) > 20

@@ -1,0 +1,297 @@
+"""`fsck`: everything that the store holds of the log, recomputed and held against itself.
+
+For the operator, on the coordinator's machine, with either database: after a crash, a restore, or a doubt. An auditor
+verifies a copy, with `cohortium audit verify`, and trusts neither this machine nor this program. What is checked: the
+file or the triggers; the order of entries; every leaf hash, tree node and signed root; the log's signatures; witnesses'
+lines; memberships under the governance key; the search table; and that requests, releases, memberships and datasets
+beside the log are those that it names. Must not know: gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from analytics_server.store import RequestRow, Store, UnitOfWork
+from protos.v1 import analyst_pb2, log_pb2
+from queries.errors import CohortiumError, LogError
+from trust.identity import membership
+from trust.identity.dataset import verify_dataset
+from trust.identity.envelope import unverified_payload
+from trust.identity.requests import PAYLOAD_TYPE
+from trust.release import release_hash, request_envelope_hash
+from trust.tlog import checkpoint, entries, notes
+from trust.tlog.cosignature import CosignatureVerifier
+from trust.tlog.recount import BLOCK, Recount
+from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
+
+_PAGE = 2000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked and what was found. `heads` and `cosignatures` count those that verify."""
+
+    size: int
+    root: bytes
+    heads: int
+    cosignatures: int
+    epochs: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found. Use `require` where going on matters."""
+        return not self.findings
+
+    def require(self) -> None:
+        """Raise LogError naming the narrowest finding, if there is one."""
+        if self.findings:
+            raise LogError(
+                f"the store is not as it was written: {self.findings[0]}",
+                hint="stop the coordinator, keep this file, restore a backup, and compare heads with the institutions",
+            )
+
+
+def fsck(store: Store, *, origin: str, log_key: bytes, governance_key: bytes, heads: Sequence[bytes] = ()) -> Report:
+    """Check a store, in one read transaction that sees one state of it.
+
+    `log_key` is the raw key that signs now; earlier ones come from the memberships. `heads` are signed notes kept
+    elsewhere (by an institution, by an earlier check): without any, a log cut off cleanly looks like a younger one.
+    Never raises for what it finds; raises LogError where the database itself cannot be read.
+    """
+    run = _Run(governance_key)
+    with store.read() as uow:
+        for text in uow.damage():
+            run.find(text)
+        run.memberships(uow)
+        run.keys(origin, log_key)
+        run.heads(uow, heads)
+        run.entries(uow)
+        run.compare_heads()
+        run.beside(uow)
+    return run.report()
+
+
+@dataclass
+class _Run:
+    governance_key: bytes
+    findings: list[Finding] = field(default_factory=list)
+    documents: list[membership.MembershipDocument] = field(default_factory=list)
+    verifiers: list[notes.Verifier] = field(default_factory=list)
+    witnesses: dict[tuple[str, bytes], CosignatureVerifier] = field(default_factory=dict)
+    signed: dict[int, bytes] = field(default_factory=dict)  # size -> root, as the log's key signed it
+    roots: dict[int, bytes] = field(default_factory=dict)
+    named: dict[str, dict[bytes, int]] = field(default_factory=dict)  # what the log names: kind -> hash -> entry
+    asked: dict[bytes, bytes] = field(default_factory=dict)  # request id -> hash of the signed request
+    cosignatures: int = 0
+    agreeing: int = 0
+    tree: Recount = field(default_factory=Recount)
+
+    def find(self, text: str, first: int | None = None, last: int | None = None) -> None:
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(text, first, first if last is None else last))
+
+    def memberships(self, uow: UnitOfWork) -> None:
+        """Verify every epoch against the one before it."""
+        for epoch, stored, envelope in uow.raw_memberships():
+            previous = self.documents[-1] if self.documents else None
+            try:
+                document = membership.verify(envelope or b"", self.governance_key, previous)
+            except CohortiumError as error:
+                self.find(f"the membership of epoch {epoch} does not verify: {error.message}")
+                return
+            if (document.epoch, document.hash) != (epoch, stored):
+                self.find(f"the membership stored as epoch {epoch} is another one")
+            self.documents.append(document)
+
+    def keys(self, origin: str, log_key: bytes) -> None:
+        """Collect whose signatures count."""
+        pairs = [(origin, log_key), *((d.log_origin, d.log_key) for d in self.documents)]
+        self.verifiers = [notes.Verifier(*pair) for pair in dict.fromkeys(pairs)]
+        for document in self.documents:
+            for institution in document.institutions:
+                verifier = CosignatureVerifier(institution.id, institution.identity_key)
+                self.witnesses[verifier.name, verifier.key_id] = verifier
+
+    def heads(self, uow: UnitOfWork, elsewhere: Sequence[bytes]) -> None:
+        """Check the signature of every head, and of every witness below it."""
+        size = -1
+        while page := uow.raw_checkpoints(size + 1, _PAGE):
+            lines: dict[int, list[tuple[bytes, bytes]]] = {}
+            for at, witness, line in uow.raw_cosignatures(size + 1, page[-1][0]):
+                lines.setdefault(at, []).append((witness, line))
+            for size, root, note in page:
+                head = self._open(note or b"", f"the stored head of size {size}")
+                if head is None:
+                    continue
+                if (head.size, head.root) != (size, root):
+                    self.find(f"the stored head of size {size} is not the one that its note says")
+                for witness, line in lines.pop(size, ()):
+                    self._cosigned(head, witness or b"", line or b"")
+            for at in lines:
+                self.find(f"there are cosignatures of a head of size {at}, which is not there")
+        if uow.raw_cosignatures(size + 1, (1 << 63) - 1):
+            self.find("there are cosignatures of heads that are not there")
+        for number, note in enumerate(elsewhere, 1):
+            self._open(note, f"head {number} kept elsewhere")
+
+    def _open(self, note: bytes, what: str) -> checkpoint.Checkpoint | None:
+        try:
+            head = checkpoint.parse(notes.open_note(note, *self.verifiers))
+        except LogError as error:
+            self.find(f"{what} does not verify: {error.message}")
+            return None
+        if self.signed.setdefault(head.size, head.root) != head.root:
+            self.find(f"the log's key signed two heads of size {head.size}: the log was forked", 0, head.size - 1)
+        return head
+
+    def _cosigned(self, head: checkpoint.Checkpoint, witness: bytes, line: bytes) -> None:
+        try:
+            parsed = notes.parse_line(line.decode(errors="replace"))
+            verifier = self.witnesses.get((parsed.name, parsed.key_id))
+            if verifier is None or parsed.name.encode() != witness:
+                raise LogError("no member's key made it")
+            verifier.verify(head.text(), parsed.signature)
+        except LogError as error:
+            who = witness.decode(errors="replace")
+            self.find(f"the cosignature of {who!r} at the head of size {head.size} is wrong: {error.message}")
+        else:
+            self.cosignatures += 1
+
+    def entries(self, uow: UnitOfWork) -> None:
+        """Recompute the tree, and hold stored hashes, nodes and the search table against the entries."""
+        stored = StoredTree(uow.raw_leaf_hashes, uow.raw_nodes, uow.count_nodes)
+        self.tree = Recount(stored.compare)
+        sizes = sorted(self.signed)
+        whole = True
+        for block in _blocks(uow):
+            first = self.tree.size
+            for expected, (seq, _) in enumerate(block, first):
+                if seq != expected:
+                    whole = False  # from here on nothing is where it was: one finding says so
+                    self.find("missing from the log", expected, seq - 1)
+                    break
+            followed = block if whole else block[: expected - first]
+            leaves = [leaf if isinstance(leaf, bytes) else b"" for _, leaf in followed]
+            hashes, roots = self.tree.extend(leaves, sizes)
+            self.roots |= roots
+            stored.compare_leaves(first, hashes)
+            self._inspect(uow, first, leaves)
+            if not whole:
+                break
+        if whole:
+            stored.finish()
+        self.roots[self.tree.size] = self.tree.root()
+        self.findings += stored.findings[: MAX_FINDINGS - len(self.findings)]
+
+    def _inspect(self, uow: UnitOfWork, first: int, leaves: Sequence[bytes]) -> None:
+        columns = []
+        for seq, leaf in enumerate(leaves, first):
+            try:
+                entry = entries.decode(leaf)
+            except LogError as error:
+                self.find(error.message, seq)
+                return
+            self._name(seq, entry)
+            columns.append(entries.columns(entry))
+        rows = {row.seq: row._asdict() for row in uow.raw_index(first, first + len(leaves))}
+        for expected in uow.index_rows(first, columns):
+            if rows.get(expected["seq"]) != expected:
+                self.find("the search table says something else than the entry (run reindex)", expected["seq"])
+
+    def _name(self, seq: int, entry: log_pb2.LogEntry) -> None:
+        kind = entry.WhichOneof("event")
+        if kind == "membership_published":
+            self.named.setdefault("membership", {})[entry.membership_published.membership_hash] = seq
+        elif kind == "dataset_published":
+            self.named.setdefault("dataset", {})[entry.dataset_published.schema_hash] = seq
+        elif kind == "requested":
+            self.named.setdefault("request", {})[entry.requested.envelope_hash] = seq
+            self.asked[entry.requested.request_id] = entry.requested.envelope_hash
+        elif kind == "decided" and not entry.decided.institution:  # turned away here: such a request is not kept
+            self.named.get("request", {}).pop(self.asked.get(entry.decided.request_id, b""), None)
+        elif kind == "released":
+            self.named.setdefault("release", {})[entry.released.release_hash] = seq
+
+    def compare_heads(self) -> None:
+        """Hold signed roots against recomputed ones; name the entries between the last good one and the first bad."""
+        size, matching = self.tree.size, 0
+        for signed, root in sorted(self.signed.items()):
+            if signed > size:
+                self.find(f"missing: the log signed a head of size {signed}", size, signed - 1)
+                break
+            if signed and self.roots[signed] != root:
+                self.find(
+                    f"changed, removed or inserted: the entries do not give the root that was signed at size {signed}",
+                    matching,
+                    signed - 1,
+                )
+                break
+            matching = signed
+            self.agreeing += 1
+        covered = max(self.signed, default=0)
+        if covered < size:
+            self.find("under no signed head", covered, size - 1)
+
+    def beside(self, uow: UnitOfWork) -> None:
+        """Hold the tables beside the log against what the log names."""
+        self._beside("membership", [(f"epoch {d.epoch}", d.hash) for d in self.documents])
+        self._beside("dataset", list(self._datasets(uow)))
+        requests, releases = [], []
+        for row in uow.all_requests():
+            name = row.request_id.hex()[:12]
+            try:
+                requests.append((name, request_envelope_hash(unverified_payload(row.envelope, PAYLOAD_TYPE))))
+            except CohortiumError as error:
+                self.find(f"request {name} cannot be read: {error.message}")
+            releases += [(name, release) for release in self._releases(uow, row)]
+        self._beside("request", requests)
+        self._beside("release", releases)
+
+    def _datasets(self, uow: UnitOfWork) -> Iterator[tuple[str, bytes]]:
+        for row in uow.dataset_history():
+            try:
+                _, schema_hash = verify_dataset(row.envelope, self.governance_key)
+            except CohortiumError as error:
+                self.find(f"the description of dataset {row.name!r} does not verify: {error.message}")
+                continue
+            yield repr(row.name), schema_hash
+
+    def _releases(self, uow: UnitOfWork, row: RequestRow) -> Iterator[bytes]:
+        for encoded in dict.fromkeys([*uow.job_rounds(row.request_id), row.release]):
+            if encoded is None:
+                continue
+            try:
+                yield release_hash(analyst_pb2.Progress.FromString(encoded).release)
+            except DecodeError:
+                self.find(f"the release of request {row.request_id.hex()[:12]} cannot be read")
+
+    def _beside(self, kind: str, there: Sequence[tuple[str, bytes]]) -> None:
+        named = self.named.get(kind, {})
+        for name, value in there:
+            if value not in named:
+                self.find(f"the log does not name the {kind} {name} that is stored beside it")
+        hashes = {value for _, value in there}
+        for value, seq in named.items():
+            if value not in hashes:
+                self.find(f"the {kind} that this entry names is not stored beside the log", seq)
+
+    def report(self) -> Report:
+        return Report(
+            size=self.tree.size,
+            root=self.tree.root(),
+            heads=self.agreeing,
+            cosignatures=self.cosignatures,
+            epochs=len(self.documents),
+            findings=tuple(sorted(self.findings, key=lambda finding: finding.width)),
+        )
+
+
+def _blocks(uow: UnitOfWork) -> Iterator[list[tuple[int, object]]]:
+    first = 0
+    while block := uow.raw_leaves(first, BLOCK):
+        yield block
+        first = block[-1][0] + 1
