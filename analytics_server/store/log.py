@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, TextClause, delete, func, insert, select, text
 
@@ -162,7 +163,7 @@ class Log:
         """Add to the search table."""
         self._connection.execute(insert(t.audit_index), self.index_rows(first, decoded))
 
-    def index_rows(self, first: int, decoded: Sequence[entries.Columns]) -> list[dict[str, object]]:
+    def index_rows(self, first: int, decoded: Sequence[entries.Columns]) -> list[dict[str, Any]]:
         """Return the search table's rows of adjacent entries.
 
         What a request's later entries do not repeat is taken from its first one.

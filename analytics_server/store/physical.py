@@ -7,7 +7,6 @@ Must not know: what would be right.
 # ruff: noqa: S608 - statements are put together from names in this file; values are bound
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -91,8 +90,8 @@ class Physical:
 
     def raw_index(self, first: int, end: int) -> list[Row[Any]]:
         """Return the search table's rows of a range, every column."""
-        return list(
-            self._all("SELECT * FROM audit_index WHERE seq >= :first AND seq < :end ORDER BY seq", first=first, end=end)
+        return self._all(
+            "SELECT * FROM audit_index WHERE seq >= :first AND seq < :end ORDER BY seq", first=first, end=end
         )
 
     def damage(self) -> list[str]:
@@ -141,5 +140,5 @@ class Physical:
         """Return a column of text, as bytes."""
         return self._b(column) if self._connection.dialect.name == "sqlite" else f"convert_to({column}, 'UTF8')"
 
-    def _all(self, statement: str, **parameters: int) -> Sequence[Row[Any]]:
-        return self._connection.execute(text(statement), parameters).all()
+    def _all(self, statement: str, **parameters: int) -> list[Any]:
+        return list(self._connection.execute(text(statement), parameters))

@@ -53,7 +53,7 @@ class Requests:
     def all_requests(self) -> Iterator[RequestRow]:
         """Give every request there ever was, without its log entries."""
         for row in self._connection.execute(select(t.request).execution_options(yield_per=1000)):
-            yield RequestRow(*row, seqs=())
+            yield _whole(row, ())
 
     def finish_request(
         self, request_id: bytes, state: State, release: bytes | None = None, failure: bytes | None = None
@@ -88,14 +88,18 @@ class Requests:
         seqs = self._connection.execute(
             select(index.seq).where(index.request_id == row.request_id.hex()).order_by(index.seq)
         ).scalars()
-        return RequestRow(
-            row.request_id,
-            row.analyst,
-            row.dataset,
-            row.envelope,
-            row.expires_at,
-            row.state,
-            row.release,
-            row.failure,
-            tuple(seqs),
-        )
+        return _whole(row, tuple(seqs))
+
+
+def _whole(row: Row[Any], seqs: tuple[int, ...]) -> RequestRow:
+    return RequestRow(
+        row.request_id,
+        row.analyst,
+        row.dataset,
+        row.envelope,
+        row.expires_at,
+        row.state,
+        row.release,
+        row.failure,
+        seqs,
+    )
