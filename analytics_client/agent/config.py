@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -55,9 +56,11 @@ class ColumnConfig(_Table):
 
 
 class DatasetConfig(_Table):
-    """The local files of one dataset. After `load`, `path` is absolute and `format` is known."""
+    """Where one dataset is: files, or a table of a database. After `load`, `path` is absolute and `format` is known."""
 
-    path: str = Field(min_length=1)
+    path: str = ""
+    connection: str | None = None
+    table: str | None = Field(default=None, min_length=1)
     format: Literal["csv", "parquet"] | None = None
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     missing: Names = ()
@@ -70,6 +73,19 @@ class DatasetConfig(_Table):
         if isinstance(given, dict):
             return {name: {"column": body} if isinstance(body, str) else body for name, body in given.items()}
         return given
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DatasetConfig:
+        if bool(self.path) == (self.connection is not None):
+            raise ValueError("say where the data are: either path, or connection and table")
+        if (self.connection is None) != (self.table is None):
+            raise ValueError("connection and table go together")
+        if self.connection is not None:
+            if not self.connection.startswith(("postgresql://", "postgres://")):
+                raise ValueError('a connection looks like "postgresql://reader@db.example.org/clinic"')
+            if urlsplit(self.connection).password or "password=" in self.connection:
+                raise ValueError("no password belongs into this file: put it into ~/.pgpass, or set PGPASSWORD")
+        return self
 
     def accepts(self, schema_hash: bytes) -> bool:
         """Return whether the published description is the one this institution has pinned, where it pinned one."""
@@ -209,6 +225,8 @@ def _first(error: ValidationError) -> str:
 
 
 def _locate(name: str, dataset: DatasetConfig, directory: Path) -> DatasetConfig:
+    if dataset.connection is not None:
+        return dataset
     path = str(directory.resolve() / Path(dataset.path).expanduser())
     found = dataset.format or _SUFFIXES.get(Path(path).suffix.lower())
     if found is None:

@@ -11,7 +11,7 @@ import pytest
 
 from analytics_client.agent import config
 from analytics_client.agent.sources import open_source, sql
-from analytics_client.agent.sources.duckdb import _vector
+from analytics_client.agent.sources.vector import vector
 from queries import ir
 from queries.plan import make_plan
 from queries.schema import from_toml
@@ -82,7 +82,7 @@ def test_both_engines_sum_alike(rows_known: bool, server: psycopg.Connection, tm
         for query in QUERIES:
             plan = make_plan(query, DATASET)
             cursor.execute(sql.render(plan, "postgres", rows_known=rows_known).encode(), [12345])
-            found = _vector(plan, [tuple(int(v or 0) for v in row) for row in cursor.fetchall()])
+            found = vector(plan, [tuple(int(v or 0) for v in row) for row in cursor.fetchall()])
             # Engines round halves differently, so a row may differ by one step of 2^-36.
             assert np.abs(found - source.aggregate(plan, SALT)).max() <= len(rows)
             assert found.any()

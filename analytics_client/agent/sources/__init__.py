@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analytics_client.agent.sources.base import ColumnReport, Source, SourceReport
+from queries.errors import ConfigError
 
 if TYPE_CHECKING:
     from analytics_client.agent.config import DatasetConfig
@@ -15,6 +16,14 @@ __all__ = ["ColumnReport", "Source", "SourceReport", "open_source"]
 
 def open_source(config: DatasetConfig, dataset: Dataset, *, threads: int = 1) -> Source:
     """Open a dataset's local data as agent.toml describes them. Raise ConfigError or DataError if they do not fit."""
+    if config.connection is not None:
+        try:
+            from analytics_client.agent.sources.postgresql import PostgreSQLSource
+        except ImportError:
+            raise ConfigError(
+                "this agent has no PostgreSQL driver", hint='install it: pip install "cohortium[agent,postgres]"'
+            ) from None
+        return PostgreSQLSource.open(config, dataset)
     from analytics_client.agent.sources.duckdb import DuckDBSource
 
     return DuckDBSource.open(config, dataset, threads=threads)

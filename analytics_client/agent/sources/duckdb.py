@@ -25,6 +25,7 @@ from analytics_client.agent.config import ColumnConfig, DatasetConfig
 from analytics_client.agent.sources import columns as local_columns
 from analytics_client.agent.sources import loading, sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
+from analytics_client.agent.sources.vector import lottery, vector
 from queries.errors import ConfigError, DataError
 from queries.plan import Plan
 from queries.schema import Categorical, Dataset
@@ -84,24 +85,27 @@ class DuckDBSource:
         """Return the plan's exact sums on its unrefined lattice; see `base.Source.aggregate`."""
         resident = self._current()
         text = self._statement(plan, resident.rows_known)
-        parameters = [_lottery(salt)] if sql.needs_salt(plan) else []
+        parameters = [lottery(salt)] if sql.needs_salt(plan) else []
 
         def ask() -> list[tuple[int, ...]]:
             with resident.connection.cursor() as cursor:
                 return cursor.execute(text, parameters).fetchall()
 
-        return _vector(plan, _guarded(ask))
+        return vector(plan, _guarded(ask))
 
     def rows(self, plan: Plan, salt: bytes) -> dict[str, NDArray[np.float64]]:
         """Return the rows that the plan would sum; see `base.Source.rows`."""
         resident = self._current()
         text = sql.render_rows(plan, "duckdb", rows_known=resident.rows_known)
-        parameters = [_lottery(salt)] if sql.needs_salt(plan) else []
+        parameters = [lottery(salt)] if sql.needs_salt(plan) else []
 
         def ask() -> dict[str, NDArray[np.float64]]:
             with resident.connection.cursor() as cursor:
                 columns = cursor.execute(text, parameters).fetchnumpy()
-            return {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+            # A column with nulls comes as a masked array; what lies under its mask is no value.
+            return {
+                name: np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan) for name, column in columns.items()
+            }
 
         return _guarded(ask)
 
@@ -133,11 +137,6 @@ class DuckDBSource:
                 resident = _load(self._config, self._dataset, self._threads)
                 self._resident = resident
         return resident
-
-
-def _lottery(salt: bytes) -> int:
-    """62 bits: the engine's numbers are signed, and both kinds of lottery take the salt as one of them."""
-    return int.from_bytes(salt[:8], "big") >> 2
 
 
 def _fingerprint(files: Sequence[Path]) -> Fingerprint:
@@ -300,27 +299,6 @@ def _one(connection: duckdb.DuckDBPyConnection, statement: str) -> tuple[Any, ..
     if row is None:
         raise DataError("the local engine gave no answer", hint="read the agent's log")
     return tuple(row)
-
-
-def _vector(plan: Plan, rows: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
-    """Place a statement's result rows into the plan's vector."""
-    size = len(plan.slots)
-    sums = [index for index, slot in enumerate(plan.slots) if slot.kind != "bin"]
-    bins = {(slot.histogram, slot.bin): index for index, slot in enumerate(plan.slots) if slot.kind == "bin"}
-    scaled = [bool(plan.slots[index].measures) for index in sums]
-    out = np.zeros(plan.length, dtype=np.int64)
-    try:
-        for part, cell, bin_, *values in rows:
-            if part:
-                out[cell * size + bins[part - 1, bin_]] = values[0] << plan.scale_bits
-                continue
-            for index, in_steps, value in zip(sums, scaled, values, strict=True):
-                out[cell * size + index] = value if in_steps else value << plan.scale_bits
-    except OverflowError:
-        raise DataError(
-            "a sum here is larger than the schema allows for", hint="compare max_persons with the data"
-        ) from None
-    return out
 
 
 def _guarded(action: Callable[[], T]) -> T:

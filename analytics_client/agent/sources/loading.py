@@ -20,7 +20,7 @@ from queries.schema import Categorical, Dataset, Numeric
 STAGED, CODES, PEOPLE = "staged", "codes", "people"
 FILE = "_file"
 PERSON_TEXT = "_person_text"
-_WHITE = " \t\r\n\f\v\u00a0\ufeff"
+WHITE = " \t\r\n\f\v\u00a0\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _exact(file: Path) -> str:
 
 def _text(name: str, missing: Sequence[str]) -> exp.Expr:
     """A field as text without surrounding white space; null where empty or one of the texts that mean missing."""
-    trimmed = exp.Anonymous(this="TRIM", expressions=[_cast("VARCHAR", _column(name)), exp.Literal.string(_WHITE)])
+    trimmed = exp.Anonymous(this="TRIM", expressions=[_cast("VARCHAR", _column(name)), exp.Literal.string(WHITE)])
     for nothing in ("", *missing):
         trimmed = exp.Anonymous(this="NULLIF", expressions=[trimmed, exp.Literal.string(nothing.strip())])
     return trimmed

@@ -39,6 +39,11 @@ def render(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
 
 
 def render_rows(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
+    """Return the statement of `rows_statement` as text."""
+    return rows_statement(plan, dialect, rows_known=rows_known).sql(dialect=dialect)
+
+
+def rows_statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Query:
     """Return the statement that reads the rows a plan would sum: filtered, bounded per person, one column each."""
     steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
     if needs_salt(plan):
@@ -46,7 +51,7 @@ def render_rows(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str
     query = _select([_column(name) for name in _slot_columns(plan)], list(steps)[-1])
     named = [exp.CTE(this=step, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, step in steps.items()]
     query.set("with_", exp.With(expressions=named))
-    return query.sql(dialect=dialect)
+    return query
 
 
 def needs_salt(plan: Plan) -> bool:
