@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg parity attack-report soak fuzz clean
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-accuracy parity attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
 
 bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 500 institutions over loopback mTLS
 	$(BIN)/python benchmarks/secagg.py
+
+bench-accuracy: $(DEV)  ## error of every statistic over a trusted curator's (OpenDP), some minutes
+	$(BIN)/python benchmarks/accuracy.py
 
 parity: $(DEV)  ## every statistic without noise, beside pandas, scipy and statsmodels on pooled data
 	$(BIN)/python benchmarks/parity.py
