@@ -39,11 +39,14 @@ from queries.resolve import equal_width, resolve
 
 __all__ = [
     "Bins", "Builder", "ColumnRef", "Columns", "Condition", "Literal", "Measure", "Table", "TimeBins", "_", "anova",
-    "correlation", "correlation_matrix", "count", "count_pairs", "covariance", "covariance_matrix", "independence_test",
+    "correlation", "correlation_matrix", "count", "count_pairs", "count_persons",
+    "covariance", "covariance_matrix", "independence_test",
     "intercept", "linear_model", "log_rank", "paired_t_test", "principal_components", "r_squared", "slope", "survival",
     "t_test",
 ]  # fmt: skip
 Literal: TypeAlias = Real | float | str
+MAX_WAYS = 4
+"""Columns of a crosstab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,30 @@ class ColumnRef:
         """Standard deviation: of the sample (`ddof` 1) or the population (0)."""
         return ir.Stddev(self.name, ddof)
 
+    def quantile(self, q: float) -> ir.Quantile:
+        """The value below which the share `q` of the rows lies, read from noisy counts of a grid over the bounds."""
+        return ir.Quantile(self.name, _numeric(q))
+
+    def median(self) -> ir.Quantile:
+        """The quantile 0.5."""
+        return ir.Quantile(self.name, 0.5)
+
+    def min(self) -> ir.Quantile:
+        """The quantile 0: not the least value, which one person decides, but the least one that noise lets be seen."""
+        return ir.Quantile(self.name, 0.0)
+
+    def max(self) -> ir.Quantile:
+        """The quantile 1; as for `min`, the largest value that noise lets be seen."""
+        return ir.Quantile(self.name, 1.0)
+
+    def skew(self) -> ir.Skewness:
+        """Skewness of the sample, as pandas has it."""
+        return ir.Skewness(self.name)
+
+    def kurt(self) -> ir.Kurtosis:
+        """Excess kurtosis of the sample, as pandas has it."""
+        return ir.Kurtosis(self.name)
+
     def histogram(self, bins: int | None = None, *, edges: Iterable[Real | float] | None = None) -> Measure:
         """Rows per bin: `bins` of equal width over the published bounds, or between ascending `edges`.
 
@@ -181,6 +208,11 @@ _ = Columns()
 def count() -> ir.Count:
     """Rows; `_.column.count()` counts those in which a column is present."""
     return ir.Count()
+
+
+def count_persons() -> ir.Persons:
+    """Distinct persons, each once whatever its rows; in groups, once in each that one of its used rows falls into."""
+    return ir.Persons()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +272,12 @@ class Table:
     def limit_rows(self, rows: int) -> Table:
         """Use at most `rows` rows of each person, chosen at random at each institution."""
         return replace(self, rows_per_person=rows)
+
+    def crosstab(self, *columns: ColumnRef | ir.Key | str, keys: Mapping[str, Iterable[str]] | None = None) -> Builder:
+        """Count the rows of every combination of published keys of one to four categorical columns."""
+        if not 1 <= len(columns) <= MAX_WAYS:
+            raise QueryError(f"a crosstab has 1 to {MAX_WAYS} ways", hint="as in crosstab(_.sex, _.diag)")
+        return self.group_by(*columns, keys=keys).agg(count=count())
 
     def agg(self, **outputs: Measure) -> Builder:
         """Name what is asked for: `agg(n=count(), age=_.age.mean())`."""

@@ -36,6 +36,12 @@ FUNCTIONS = {
     "STDDEV_SAMP": "stddev",
     "STDDEV_POP": "stddev_pop",
     "HISTOGRAM": "histogram",
+    "MEDIAN": "median",
+    "QUANTILE_CONT": "quantile",
+    "MIN": "min",
+    "MAX": "max",
+    "SKEWNESS": "skewness",
+    "KURTOSIS": "kurtosis",
     "CORR": "corr",
     "COVAR_POP": "covar_pop",
     "COVAR_SAMP": "covar_samp",
@@ -60,6 +66,7 @@ _KEYWORDS = {
     "IN": TokenType.IN,
     "BETWEEN": TokenType.BETWEEN,
     "IS": TokenType.IS,
+    "DISTINCT": TokenType.DISTINCT,
     "NULL": TokenType.NULL,
     "!=": TokenType.NEQ,
     "<>": TokenType.NEQ,
@@ -92,7 +99,7 @@ _REFUSALS = {
     "LIKE ILIKE SIMILAR REGEXP RLIKE GLOB": "list the categories with IN",
     "EXISTS ANY SOME": "list the values with IN",
     "PIVOT UNPIVOT TABLESAMPLE ROLLUP CUBE GROUPING": "GROUP BY categorical columns",
-    "DISTINCT ALL": "ask for aggregates and GROUP BY categorical columns",
+    "ALL": "ask for aggregates and GROUP BY categorical columns",
     "TRUE FALSE": "compare a column with a number or a text",
 }
 _REFUSED_WORDS = {word: hint for words, hint in _REFUSALS.items() for word in words.split()}
@@ -115,7 +122,8 @@ _FOLLOWERS = {
         "is-not": "null",
         "null": "and or close group-by comma end",
         "compare": f"{_OPERAND} null",
-        "open": f"{_OPERAND} open not star null close",
+        "open": f"{_OPERAND} open not star null close distinct",
+        "distinct": "name",
         "close": "close comma and or from as name group-by end",
         "comma": f"{_OPERAND} call star null",
         "point": "qualified literal star",
@@ -135,6 +143,7 @@ _ROLES = {
     TokenType.NEQ: "compare", TokenType.LT: "compare", TokenType.LTE: "compare", TokenType.GT: "compare",
     TokenType.GTE: "compare", TokenType.L_PAREN: "open", TokenType.R_PAREN: "close", TokenType.COMMA: "comma",
     TokenType.DOT: "point", TokenType.DASH: "sign", TokenType.PLUS: "sign", TokenType.STAR: "star",
+    TokenType.DISTINCT: "distinct",
     TokenType.VAR: "name", TokenType.IDENTIFIER: "name", TokenType.NUMBER: "literal", TokenType.STRING: "literal",
 }  # fmt: skip
 _EXPECTED = {
@@ -142,6 +151,7 @@ _EXPECTED = {
     "from": "name one dataset; subqueries and files cannot be queried",
     "comma": "remove the comma or go on with the list",
     "group-by": "name categorical columns",
+    "distinct": "only persons can be counted apart: COUNT(DISTINCT patient_id)",
     "is": "write IS NULL or IS NOT NULL",
     "is-not": "write IS NOT NULL",
     "in": "list the values in parentheses",
@@ -150,7 +160,6 @@ _EXPECTED = {
     "name-not": "write NOT IN or NOT BETWEEN",
     "star": "columns are used as published, without expressions",
 }
-_DISTINCT_HINT = "COUNT(*) counts rows; bound the rows of a person to 1 (limit_rows) to count persons"
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED_OR_COMMENT = re.compile(
@@ -335,6 +344,8 @@ def _misplaced(source: Text, token: Token, before: str) -> SqlError:
         hint = _EXPECTED["star"]
     if token.token_type is TokenType.L_PAREN and before in {"name", "qualified"}:
         hint = "aggregates stand between SELECT and FROM"
+    if token.token_type is TokenType.DISTINCT:
+        hint = "only persons can be counted apart: COUNT(DISTINCT patient_id)"
     return source.error(token.start, f"{_shown(token)} cannot stand here", hint)
 
 
@@ -354,7 +365,7 @@ def _refuse_token(source: Text, token: Token, before: str, calls: bool) -> None:
     if kind in {TokenType.VAR, TokenType.IDENTIFIER} and calls:
         _refuse_function(source, token)
     elif kind is TokenType.VAR:
-        _refuse_word(source, token, before)
+        _refuse_word(source, token)
     elif kind is TokenType.NUMBER and not _NUMBER.fullmatch(text):
         raise source.error(token.start, "this number cannot be read", "write 12, 1.5 or 1e-3")
 
@@ -364,18 +375,18 @@ def _refuse_function(source: Text, token: Token) -> None:
     if token.token_type is TokenType.VAR and name in FUNCTIONS:
         return
     if name in _REFUSED_WORDS:
-        _refuse_word(source, token, "")
+        _refuse_word(source, token)
     near = get_close_matches(name[:64], FUNCTIONS, n=1, cutoff=0.75)
     known = f"did you mean {near[0]}?" if near else f"there are {', '.join(FUNCTIONS)}"
-    if name in {"MIN", "MAX", "MEDIAN", "QUANTILE", "FIRST", "LAST", "MODE"}:
+    if name in {"FIRST", "LAST", "ANY_VALUE", "MODE"}:
         known = "a single person would decide it: ask for a HISTOGRAM"
     raise source.error(token.start, f"there is no function {_shown(token)}", known)
 
 
-def _refuse_word(source: Text, token: Token, before: str) -> None:
+def _refuse_word(source: Text, token: Token) -> None:
     word = token.text.upper()
     if word in _REFUSED_WORDS:
-        hint = _DISTINCT_HINT if word == "DISTINCT" and before == "open" else _REFUSED_WORDS[word]
+        hint = _REFUSED_WORDS[word]
         if token.text.lower() in source.columns:
             hint += f'; for the column of this name write "{token.text.lower()}"'
         raise source.error(token.start, f"{word} is not possible", hint)

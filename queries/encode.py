@@ -177,7 +177,7 @@ def _get_predicate(message: query_pb2.Predicate) -> ir.Predicate:
             raise QueryError("a condition in the query is empty")
 
 
-def _put_aggregate(out: query_pb2.NamedAggregate, aggregate: ir.Aggregate) -> None:
+def _put_aggregate(out: query_pb2.NamedAggregate, aggregate: ir.Aggregate) -> None:  # noqa: PLR0912 -- one a node
     match aggregate:
         case ir.Count(column):
             out.count.SetInParent()
@@ -194,6 +194,14 @@ def _put_aggregate(out: query_pb2.NamedAggregate, aggregate: ir.Aggregate) -> No
         case ir.Histogram(column, edges):
             out.histogram.column = _text(column)
             out.histogram.edges.extend(_number(edge) for edge in edges)
+        case ir.Persons():
+            out.persons.SetInParent()
+        case ir.Quantile(column, q):
+            out.quantile.column, out.quantile.q = _text(column), _number(q)
+        case ir.Skewness(column):
+            out.skewness.column = _text(column)
+        case ir.Kurtosis(column):
+            out.kurtosis.column = _text(column)
         case _ if isinstance(aggregate, ir.Model):
             put_model(out, aggregate)
         case _:
@@ -214,6 +222,14 @@ def _get_aggregate(named: query_pb2.NamedAggregate) -> ir.Aggregate:  # noqa: PL
             return ir.Stddev(_text(named.stddev.column), named.stddev.ddof)
         case "histogram":
             return ir.Histogram(_text(named.histogram.column), tuple(_number(e) for e in named.histogram.edges))
+        case "persons":
+            return ir.Persons()
+        case "quantile":
+            return ir.Quantile(_text(named.quantile.column), _number(named.quantile.q))
+        case "skewness":
+            return ir.Skewness(_text(named.skewness.column))
+        case "kurtosis":
+            return ir.Kurtosis(_text(named.kurtosis.column))
         case str(kind):
             return get_model(kind, named)
         case _:

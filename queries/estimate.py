@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from queries import ir
 from queries.errors import QueryError
+from queries.inference import quantiles, shapes
 from queries.model_answers import Sums, answer, label_of
 from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
+from queries.quantiles import tree_of
 from queries.schema import Dataset
 from queries.slots import Joint, Slot
 
@@ -121,7 +123,8 @@ class ExpectedWidth:
 
     Counts, sums and histograms: exact. Otherwise for a group of `assumed_rows` rows in which columns are independent,
     the mean of each is the middle of its bounds and its standard deviation a quarter of their range, and categories are
-    equally frequent. The numbers of a model each have their own, called after output and number.
+    equally frequent; for a quantile, values are spread evenly.
+    The numbers of a model each have their own, called after output and number.
     """
 
     name: str
@@ -159,7 +162,7 @@ def expected_widths(
     for named in plan.query.aggregates:
         output = _output(named, plan, cell, variance)
         halves = (output.high - output.low).reshape(-1) / 2
-        exact = isinstance(named.aggregate, ir.Count | ir.Sum | ir.Histogram)
+        exact = isinstance(named.aggregate, ir.Count | ir.Persons | ir.Sum | ir.Histogram)
         if not isinstance(named.aggregate, ir.Model) or not output.bins:
             widths.append(ExpectedWidth(named.name, float(halves[0]), None if exact else assumed_rows))
             continue
@@ -173,11 +176,11 @@ def _expected(slot: Slot, plan: Plan) -> float:
     """Return what an average row adds to a slot, as `ExpectedWidth` assumes: u has deviation 1/2."""
     if slot.kind == "bin":
         histogram = plan.histograms[slot.histogram]
-        return 1 / histogram.bins if isinstance(histogram, Joint) else 1.0
+        return 1 / (histogram.bins if isinstance(histogram, Joint) else len(bins_of(histogram, plan.dataset)))
     share = prod(1 / len(plan.dataset.categorical(column).keys) for column, _key in slot.levels)
     factors = {"linear": (slot.column,), "square": (slot.column,) * 2}.get(slot.kind, slot.factors)
     powers = [factors.count(name) for name in set(factors)]
-    return 0.0 if any(power % 2 for power in powers) else share * 0.25 ** (sum(powers) / 2)
+    return 0.0 if any(power % 2 for power in powers) else share * prod({2: 1 / 4, 4: 3 / 16}[p] for p in powers)
 
 
 def bins_of(histogram: ir.Histogram, dataset: Dataset) -> tuple[Bin, ...]:
@@ -203,7 +206,9 @@ def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Out
     return Table((*keys, f"{column}_bin" if column in keys else column), rows, (flat,))
 
 
-def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float) -> Output:
+def _output(  # noqa: PLR0911 -- one return a kind
+    named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float
+) -> Output:
     """Return one output of all cells; `cells` has a column a slot, `variance` is the noise's in the same unit."""
     aggregate, name, dataset = named.aggregate, named.name, plan.dataset
     if isinstance(aggregate, ir.Model):
@@ -212,8 +217,13 @@ def _output(named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float
     if isinstance(aggregate, ir.Histogram):
         return _normal(name, cells[:, columns], variance, bins_of(aggregate, dataset))
     count = cells[:, columns[0]]
-    if isinstance(aggregate, ir.Count):
+    if isinstance(aggregate, ir.Count | ir.Persons):
         return _normal(name, count, variance)
+    if isinstance(aggregate, ir.Quantile):
+        return _ratio(name, *_quantile(aggregate, dataset, cells[:, columns], variance))
+    if isinstance(aggregate, ir.Skewness | ir.Kurtosis):
+        moment = shapes.skewness if isinstance(aggregate, ir.Skewness) else shapes.kurtosis
+        return _ratio(name, *moment(cells[:, columns], variance))
     mid, half = centre(dataset.numeric(aggregate.column))
     if isinstance(aggregate, ir.Sum):
         total = half * cells[:, columns[-1]]
@@ -242,6 +252,12 @@ def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, variance: float
         return Output(name, value[:, 0], error[:, 0], low[:, 0], high[:, 0])
     bins = tuple(Bin(part.label, part.lower, part.upper) for part in parts)
     return Output(name, value, error, low, high, bins)
+
+
+def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, variance: float) -> Interval:
+    tree = tree_of(dataset.numeric(node.column))
+    ends = np.cumsum([len(edges) - 1 for edges in tree.levels])[:-1]
+    return quantiles.quantile(quantiles.cumulative(tree, np.split(counts, ends, axis=1), variance), node.q)
 
 
 def _normal(name: str, value: Floats, variance: float, bins: tuple[Bin, ...] = ()) -> Output:

@@ -32,9 +32,9 @@ from queries.ir_models import (
 __all__ = [
     "GROUP_TESTS", "LINE_PARTS", "MATRIX_KINDS", "OPERATORS", "Aggregate", "AllOf", "AnyOf", "Comparison",
     "Correlation", "Count", "Covariance", "GroupTest", "GroupTestKind", "Histogram", "IndependenceTest", "IsIn",
-    "IsNull", "Key", "Line", "LinePart", "LinearModel", "LogRank", "Matrix", "MatrixKind", "Mean", "MeanTest",
-    "Model", "NamedAggregate", "Not", "Operator", "Predicate", "Query", "Scalar", "Stddev", "Sum", "Survival",
-    "Variance", "columns_of",
+    "IsNull", "Key", "Kurtosis", "Line", "LinePart", "LinearModel", "LogRank", "Matrix", "MatrixKind", "Mean",
+    "MeanTest", "Model", "NamedAggregate", "Not", "Operator", "Persons", "Predicate", "Quantile", "Query", "Scalar",
+    "Skewness", "Stddev", "Sum", "Survival", "Variance", "columns_of",
 ]  # fmt: skip
 
 Scalar: TypeAlias = float | str
@@ -139,14 +139,43 @@ class Histogram:
     edges: tuple[float, ...] = ()
 
 
-Aggregate: TypeAlias = Count | Sum | Mean | Variance | Stddev | Histogram | Model
+@dataclass(frozen=True, slots=True)
+class Persons:
+    """Distinct persons: each counts once in every group that one of the rows used of it falls into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """The value below which the share `q` of the rows with a value lies; 0 is the least value, 1 the largest."""
+
+    column: str
+    q: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skewness:
+    """Skewness of the sample (G1) of a numeric column, over the rows in which it is present."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kurtosis:
+    """Excess kurtosis of the sample (G2) of a numeric column, over the rows in which it is present."""
+
+    column: str
+
+
+Aggregate: TypeAlias = (
+    Count | Sum | Mean | Variance | Stddev | Histogram | Persons | Quantile | Skewness | Kurtosis | Model
+)
 
 
 def columns_of(aggregate: Aggregate) -> tuple[str, ...]:
     """Return the columns that an output depends on, in the order it names them."""
     if isinstance(aggregate, Model):
         return aggregate.columns
-    return () if aggregate.column is None else (aggregate.column,)
+    return () if isinstance(aggregate, Persons) or aggregate.column is None else (aggregate.column,)
 
 
 @dataclass(frozen=True, slots=True)

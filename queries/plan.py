@@ -16,9 +16,10 @@ from math import isqrt, log, pi
 
 from queries import ir, models
 from queries.errors import QueryError
+from queries.quantiles import tree_of
 from queries.resolve import resolve
 from queries.schema import Dataset, Numeric
-from queries.slots import Joint, Slot, touched
+from queries.slots import Joint, Slot, Term, slot_of, touched
 
 NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
@@ -72,6 +73,19 @@ class Plan:
     def positions(self) -> Mapping[Slot, int]:
         """Index of each slot within a cell."""
         return {slot: index for index, slot in enumerate(self.slots)}
+
+    @cached_property
+    def finer(self) -> Mapping[int, tuple[int, tuple[int, ...]]]:
+        """For a histogram that need not be counted, the finest one whose bins sum to its own, and where each begins."""
+        cut = {number: each for number, each in enumerate(self.histograms) if isinstance(each, ir.Histogram)}
+        found: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for number, coarse in cut.items():
+            finer = [other for other, fine in cut.items() if _refines(fine, coarse)]
+            if finer:
+                finest = max(finer, key=lambda other: len(cut[other].edges))
+                places = {edge: place for place, edge in enumerate(cut[finest].edges)}
+                found[number] = finest, tuple(places[edge] for edge in coarse.edges[:-1])
+        return found
 
     @property
     def largest_sum(self) -> int:
@@ -151,6 +165,7 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     # Outputs over one column share its slots: the distinct ones, in order of first use.
     slots = tuple(dict.fromkeys(slot for output in outputs for slot in slots_of(output, dataset, histograms)))
     rows = query.rows_per_person or dataset.max_rows
+    cells = tuple(product(*(key.values for key in query.keys)))
     scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
     # A row changes each slot by at most 2^scale_bits, and of every histogram, or of slots for the keys of the same
     # columns, only one; a row at a bound of every column attains all of these at once, so the bound on its squared norm
@@ -158,24 +173,30 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     return Plan(
         query=query,
         dataset=dataset,
-        cells=tuple(product(*(key.values for key in query.keys))),
+        cells=cells,
         slots=slots,
         histograms=histograms,
         scale_bits=scale_bits,
         rows_per_person=rows,
-        delta_squared=(rows * dataset.max_institutions_per_person) ** 2 * touched(slots) << 2 * scale_bits,
+        delta_squared=_delta_squared(slots, cells=len(cells), rows=rows, places=dataset.max_institutions_per_person)
+        << 2 * scale_bits,
     )
 
 
-def slots_of(
+def slots_of(  # noqa: PLR0911 -- one return a kind of node
     aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram | Joint, ...]
 ) -> tuple[Slot, ...]:
     """Return the slots one output is computed from: the count of rows first where there is one, then the moments."""
     if isinstance(aggregate, ir.Model):
         return models.layout(aggregate, dataset, histogram_of(aggregate, dataset, histograms)).slots
+    if isinstance(aggregate, ir.Persons):
+        return (Slot("persons"),)
     column = aggregate.column
     if column is None or isinstance(aggregate, ir.Count):
         return (_count(column, dataset),)
+    if isinstance(aggregate, ir.Quantile):
+        numbers = [(histograms.index(level), len(level.edges) - 1) for level in levels_of(aggregate, dataset)]
+        return tuple(Slot("bin", column, place, number) for number, bins in numbers for place in range(bins))
     if isinstance(aggregate, ir.Histogram):
         bins = len(aggregate.edges) - 1 if aggregate.edges else len(dataset.categorical(column).keys)
         number = histograms.index(aggregate)
@@ -187,6 +208,15 @@ def slots_of(
             return _count(column, dataset), Slot("linear", column)
         case ir.Variance() | ir.Stddev():
             return _count(column, dataset), Slot("linear", column), Slot("square", column)
+        case ir.Skewness() | ir.Kurtosis():
+            powers = range(4 if isinstance(aggregate, ir.Skewness) else 5)
+            return tuple(slot_of(Term((column,) * power), (column,), dataset) for power in powers)
+
+
+def levels_of(aggregate: ir.Quantile, dataset: Dataset) -> tuple[ir.Histogram, ...]:
+    """Return the histograms that a quantile is read from, coarse first."""
+    levels = tree_of(dataset.numeric(aggregate.column)).levels
+    return tuple(ir.Histogram(aggregate.column, edges) for edges in levels)
 
 
 def histogram_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir.Histogram | Joint, ...]) -> int:
@@ -198,7 +228,29 @@ def histogram_of(aggregate: ir.Aggregate, dataset: Dataset, histograms: tuple[ir
 def _histograms(aggregate: ir.Aggregate, dataset: Dataset) -> tuple[ir.Histogram | Joint, ...]:
     if isinstance(aggregate, ir.IndependenceTest | ir.Survival | ir.LogRank):
         return (models.joint_of(aggregate, dataset),)
+    if isinstance(aggregate, ir.Quantile):
+        return levels_of(aggregate, dataset)
     return (aggregate,) if isinstance(aggregate, ir.Histogram) else ()
+
+
+def _refines(fine: ir.Histogram, coarse: ir.Histogram) -> bool:
+    """Whether each bin of a histogram is a union of bins of another, other one."""
+    if fine.column != coarse.column or not 0 < len(coarse.edges) < len(fine.edges):
+        return False
+    ends = coarse.edges[0] == fine.edges[0] and coarse.edges[-1] == fine.edges[-1]
+    return ends and set(coarse.edges) <= set(fine.edges)
+
+
+def _delta_squared(slots: tuple[Slot, ...], *, cells: int, rows: int, places: int) -> int:
+    """Return the squared L2 sensitivity in units of one row's step.
+
+    All rows in one cell move it by rows in each coordinate that a row touches; a count of persons moves by 1 in each
+    cell that has any of them. Spreading r rows over c cells turns r^2 of the former into at most (r - c + 1)^2 + c - 1
+    and 1 of the latter into c. Where a row touches anything else it is best to have one cell, else as many as rows.
+    """
+    by_rows = touched(slot for slot in slots if slot.kind != "persons")
+    persons = sum(slot.kind == "persons" for slot in slots)
+    return places**2 * (rows**2 * by_rows + persons * (1 if by_rows else min(rows, cells)))
 
 
 def _count(column: str | None, dataset: Dataset) -> Slot:

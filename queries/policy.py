@@ -14,7 +14,8 @@ from math import isfinite
 ANY = "*"
 """Stands in a rule for every value. An empty list allows none."""
 OPERATIONS = (
-    "count", "sum", "mean", "variance", "stddev", "histogram", "group_by", "where", "covariance", "correlation",
+    "count", "count_persons", "sum", "mean", "variance", "stddev", "histogram",
+    "quantile", "skewness", "kurtosis", "group_by", "where", "covariance", "correlation",
     "regression", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank",
     "train",
 )  # fmt: skip

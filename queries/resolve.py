@@ -20,6 +20,7 @@ from itertools import pairwise
 from queries import ir, models, schema
 from queries.errors import LiteralError, QueryError, UnknownName
 from queries.limits import MAX_AGGREGATES, MAX_BINS, MAX_CELLS, MAX_KEYS, walk
+from queries.quantiles import tree_of
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 _OPERATION = {
@@ -29,6 +30,10 @@ _OPERATION = {
     ir.Variance: "variance",
     ir.Stddev: "stddev",
     ir.Histogram: "histogram",
+    ir.Persons: "count_persons",
+    ir.Quantile: "quantile",
+    ir.Skewness: "skewness",
+    ir.Kurtosis: "kurtosis",
     ir.Covariance: "covariance",
     ir.Correlation: "correlation",
     ir.Line: "regression",
@@ -47,7 +52,8 @@ def resolve(query: ir.Query, dataset: schema.Dataset) -> ir.Query:
     if query.dataset != dataset.name:
         raise UnknownName("dataset", query.dataset, [dataset.name])
     keys = _keys(query.keys, dataset)
-    aggregates = _aggregates(query.aggregates, dataset, frozenset(key.column for key in keys))
+    one_row = dataset.max_rows == 1 or query.rows_per_person == 1
+    aggregates = _aggregates(query.aggregates, dataset, frozenset(key.column for key in keys), one_row=one_row)
     groups = math.prod(len(key.values) for key in keys)
     outputs = sum(_outputs(named.aggregate, dataset) for named in aggregates)
     if groups * outputs > MAX_CELLS:
@@ -152,7 +158,7 @@ def _column(name: object, dataset: schema.Dataset) -> schema.Column:
     if name and name == dataset.privacy_unit:
         raise QueryError(
             f"{name!r} names the person (the privacy unit) and cannot be asked about",
-            hint="COUNT(*) counts rows; bound the rows of a person to count persons",
+            hint="COUNT(DISTINCT ...) of it counts persons, COUNT(*) rows",
         )
     return dataset.column(name)
 
@@ -179,7 +185,7 @@ def _keys(keys: tuple[ir.Key, ...], dataset: schema.Dataset) -> tuple[ir.Key, ..
 
 
 def _aggregates(
-    aggregates: tuple[ir.NamedAggregate, ...], dataset: schema.Dataset, taken: frozenset[str]
+    aggregates: tuple[ir.NamedAggregate, ...], dataset: schema.Dataset, taken: frozenset[str], *, one_row: bool
 ) -> tuple[ir.NamedAggregate, ...]:
     if not aggregates:
         raise QueryError("the query asks for nothing", hint="add an aggregate such as COUNT(*)")
@@ -194,7 +200,12 @@ def _aggregates(
         if named.name in names:
             raise QueryError(f"two outputs are called {named.name!r}", hint="give each its own name with AS")
         names.add(named.name)
-    return tuple(ir.NamedAggregate(named.name, _aggregate(named.aggregate, dataset)) for named in aggregates)
+    resolved = []
+    for named in aggregates:
+        # With one row each, rows are persons: the same number for less work, and one slot for both.
+        aggregate = ir.Count() if one_row and isinstance(named.aggregate, ir.Persons) else named.aggregate
+        resolved.append(ir.NamedAggregate(named.name, _aggregate(aggregate, dataset)))
+    return tuple(resolved)
 
 
 def _aggregate(aggregate: ir.Aggregate, dataset: schema.Dataset) -> ir.Aggregate:
@@ -206,6 +217,8 @@ def _aggregate(aggregate: ir.Aggregate, dataset: schema.Dataset) -> ir.Aggregate
         if aggregate.column is not None:
             _column(aggregate.column, dataset)
         return aggregate
+    if isinstance(aggregate, ir.Persons):
+        return aggregate
     column = _column(aggregate.column, dataset)
     if isinstance(aggregate, ir.Histogram):
         return _histogram(aggregate, column)
@@ -214,11 +227,22 @@ def _aggregate(aggregate: ir.Aggregate, dataset: schema.Dataset) -> ir.Aggregate
         raise QueryError(
             f"column {column.name!r} is categorical: it has no {operation}", hint="group by it, or count with HISTOGRAM"
         )
+    if isinstance(aggregate, ir.Quantile):
+        return _quantile(aggregate, column.kind)
     if isinstance(aggregate, ir.Variance | ir.Stddev) and (
         isinstance(aggregate.ddof, bool) or aggregate.ddof not in {0, 1}
     ):
         raise QueryError(f"ddof of {operation} must be 0 or 1", hint="1 for the sample's, 0 for the population's")
     return aggregate
+
+
+def _quantile(aggregate: ir.Quantile, kind: schema.Numeric) -> ir.Quantile:
+    q = _number(aggregate.q) + 0.0
+    if not 0 <= q <= 1:
+        raise QueryError(f"a quantile of {aggregate.column!r} lies between 0 and 1", hint="0.5 is the median")
+    if not math.isfinite(kind.upper - kind.lower):
+        raise QueryError(f"the bounds of {aggregate.column!r} are too far apart for quantiles", hint="ask for its mean")
+    return ir.Quantile(aggregate.column, q)
 
 
 def _histogram(aggregate: ir.Histogram, column: schema.Column) -> ir.Histogram:
@@ -251,6 +275,8 @@ def _histogram(aggregate: ir.Histogram, column: schema.Column) -> ir.Histogram:
 def _outputs(aggregate: ir.Aggregate, dataset: schema.Dataset) -> int:
     if isinstance(aggregate, ir.Model):
         return len(models.layout(aggregate, dataset).slots)
+    if isinstance(aggregate, ir.Quantile):
+        return sum(len(edges) - 1 for edges in tree_of(dataset.numeric(aggregate.column)).levels)
     if not isinstance(aggregate, ir.Histogram):
         return 1
     kind = dataset.column(aggregate.column).kind

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from queries.schema import Categorical, Dataset
 
-SlotKind: TypeAlias = Literal["rows", "present", "linear", "square", "bin", "product"]
+SlotKind: TypeAlias = Literal["rows", "persons", "present", "linear", "square", "bin", "product"]
 Level: TypeAlias = tuple[str, str]
 """A categorical column and one of its published keys."""
 
@@ -23,6 +23,7 @@ class Slot:
     """One coordinate of a cell. A row that falls into the cell adds, with S = 2^scale_bits,
 
     rows     S;
+    persons  S for all rows of one person together;
     present  S where `column` has a value (a category outside the published ones, with no "other", is none);
     linear   round(u S), an integer in [-S, S], where it has a value: u = (clip(x) - mid) / half, see `centre`;
     square   round(u u S), an integer in [0, S], where it has a value;

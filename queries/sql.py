@@ -36,6 +36,27 @@ PAIRED: dict[str, Callable[[str, str], ir.Model]] = {
     "REGR_COUNT": lambda y, x: ir.Line("count", y, x),
 }
 """Functions of two columns, in the order of their arguments."""
+_OF_ONE: dict[str, Callable[[str], ir.Aggregate]] = {
+    "SUM": ir.Sum,
+    "AVG": ir.Mean,
+    "VARIANCE": ir.Variance,
+    "VAR_SAMP": ir.Variance,
+    "VAR_POP": lambda column: ir.Variance(column, ddof=0),
+    "STDDEV": ir.Stddev,
+    "STDDEV_SAMP": ir.Stddev,
+    "STDDEV_POP": lambda column: ir.Stddev(column, ddof=0),
+    "MEDIAN": lambda column: ir.Quantile(column, 0.5),
+    "MIN": lambda column: ir.Quantile(column, 0.0),
+    "MAX": lambda column: ir.Quantile(column, 1.0),
+    "SKEWNESS": ir.Skewness,
+    "KURTOSIS": ir.Kurtosis,
+}
+"""Functions of one numeric column."""
+_TAKES = {
+    "HISTOGRAM": ("a column and a number of bins", ", 20"),
+    "QUANTILE_CONT": ("a column and a share of the rows", ", 0.25"),
+}
+"""Functions that take more than a column, and what."""
 _CONDITION_HINT = "compare a column with a literal, or use IN, BETWEEN, IS NULL, AND, OR, NOT"
 
 
@@ -136,7 +157,9 @@ class _Reader:
         name = _folded(node.this)
         if name == self.dataset.privacy_unit:
             raise self.error(
-                node, f"{name!r} names the person (the privacy unit) and cannot be asked about", "COUNT(*) counts rows"
+                node,
+                f"{name!r} names the person (the privacy unit) and cannot be asked about",
+                f"COUNT(DISTINCT {name}) counts persons",
             )
         return self.dataset.column(name, line=line, position=column)
 
@@ -207,7 +230,7 @@ class _Reader:
             out.append(ir.NamedAggregate(name, aggregate))
         return tuple(out)
 
-    def aggregate(self, node: exp.Expr) -> tuple[str, ir.Aggregate]:
+    def aggregate(self, node: exp.Expr) -> tuple[str, ir.Aggregate]:  # noqa: PLR0911 -- one return a form
         """Return an aggregate and its default name."""
         if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
             raise self.error(node, "rows are never returned", "ask for aggregates, such as COUNT(*) or AVG(age)")
@@ -218,11 +241,15 @@ class _Reader:
         if function == "COUNT" and len(arguments) == 1 and type(arguments[0]) is exp.Star:
             _only(arguments[0], self.source)
             return "count", ir.Count()
+        if function == "COUNT" and len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
+            return self._persons(arguments[0])
         if function in PAIRED:
             return self._paired(function, node, arguments)
-        if len(arguments) != 1 and not (function == "HISTOGRAM" and len(arguments) == 2):
-            takes = "a column and a number of bins" if function == "HISTOGRAM" else "one column"
-            raise self.error(node, f"{function} takes {takes}", f"as in {function}({self.dataset.columns[0].name})")
+        takes, example = _TAKES.get(function, ("one column", ""))
+        if len(arguments) not in ({1, 2} if function == "HISTOGRAM" else {2} if example else {1}):
+            raise self.error(
+                node, f"{function} takes {takes}", f"as in {function}({self.dataset.columns[0].name}{example})"
+            )
         column = self.column(arguments[0])
         default = f"{FUNCTIONS[function]}_{column.name}"
         if function == "COUNT":
@@ -233,7 +260,30 @@ class _Reader:
             raise self.error(
                 node, f"column {column.name!r} is categorical: it has no {function}", "group by it, or use HISTOGRAM"
             )
-        return default, _moment(function, column.name)
+        if function == "QUANTILE_CONT":
+            return default, ir.Quantile(column.name, self._share(arguments[1]))
+        return default, _OF_ONE[function](column.name)
+
+    def _persons(self, node: exp.Distinct) -> tuple[str, ir.Aggregate]:
+        """Return the count of distinct persons, the only things that can be told apart."""
+        _only(node, self.source, "expressions")
+        unit = self.dataset.privacy_unit
+        column = node.expressions[0] if len(node.expressions) == 1 else None
+        if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier):
+            raise self.error(node, "only distinct persons can be counted", f"write COUNT(DISTINCT {unit or 'person'})")
+        _only(column, self.source, "this", "table")
+        if not unit or _folded(column.this) != unit:
+            hint = f"write COUNT(DISTINCT {unit})" if unit else "every row is a person here: write COUNT(*)"
+            raise self.error(node, "only distinct persons can be counted", hint)
+        table = column.args.get("table")
+        if table is not None and _folded(table) not in self.qualifiers:
+            raise self.error(column, "this names another dataset", f"the query reads {self.dataset.name!r}")
+        return "count_persons", ir.Persons()
+
+    def _share(self, node: exp.Expr) -> float:
+        if not isinstance(node, exp.Literal) or node.is_string or not 0 <= float(node.name) <= 1:
+            raise self.error(node, "a quantile lies between 0 and 1", "0.5 is the median")
+        return float(node.name)
 
     def _paired(self, function: str, node: exp.Expr, arguments: list[exp.Expr]) -> tuple[str, ir.Aggregate]:
         """Return an aggregate of two numeric columns: of y and x, in the order of the standard's REGR_ functions."""
@@ -352,19 +402,3 @@ class _Reader:
             value = sign * float(inner.name)
         with self.at(node):
             return literal(column, value)
-
-
-def _moment(function: str, column: str) -> ir.Aggregate:
-    match function:
-        case "SUM":
-            return ir.Sum(column)
-        case "AVG":
-            return ir.Mean(column)
-        case "VARIANCE" | "VAR_SAMP":
-            return ir.Variance(column)
-        case "VAR_POP":
-            return ir.Variance(column, ddof=0)
-        case "STDDEV" | "STDDEV_SAMP":
-            return ir.Stddev(column)
-        case _:
-            return ir.Stddev(column, ddof=0)

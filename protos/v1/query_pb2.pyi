@@ -79,7 +79,7 @@ class Key(_message.Message):
     def __init__(self, column: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NamedAggregate(_message.Message):
-    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram", "covariance", "correlation", "line", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank")
+    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram", "persons", "quantile", "skewness", "kurtosis", "covariance", "correlation", "line", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,10 @@ class NamedAggregate(_message.Message):
     VARIANCE_FIELD_NUMBER: _ClassVar[int]
     STDDEV_FIELD_NUMBER: _ClassVar[int]
     HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    PERSONS_FIELD_NUMBER: _ClassVar[int]
+    QUANTILE_FIELD_NUMBER: _ClassVar[int]
+    SKEWNESS_FIELD_NUMBER: _ClassVar[int]
+    KURTOSIS_FIELD_NUMBER: _ClassVar[int]
     COVARIANCE_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +108,10 @@ class NamedAggregate(_message.Message):
     variance: Spread
     stddev: Spread
     histogram: Histogram
+    persons: Persons
+    quantile: Quantile
+    skewness: Moment
+    kurtosis: Moment
     covariance: Covariance
     correlation: Correlation
     line: Line
@@ -114,7 +122,7 @@ class NamedAggregate(_message.Message):
     independence_test: IndependenceTest
     survival: Survival
     log_rank: LogRank
-    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., covariance: _Optional[_Union[Covariance, _Mapping]] = ..., correlation: _Optional[_Union[Correlation, _Mapping]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., linear_model: _Optional[_Union[LinearModel, _Mapping]] = ..., mean_test: _Optional[_Union[MeanTest, _Mapping]] = ..., group_test: _Optional[_Union[GroupTest, _Mapping]] = ..., independence_test: _Optional[_Union[IndependenceTest, _Mapping]] = ..., survival: _Optional[_Union[Survival, _Mapping]] = ..., log_rank: _Optional[_Union[LogRank, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., persons: _Optional[_Union[Persons, _Mapping]] = ..., quantile: _Optional[_Union[Quantile, _Mapping]] = ..., skewness: _Optional[_Union[Moment, _Mapping]] = ..., kurtosis: _Optional[_Union[Moment, _Mapping]] = ..., covariance: _Optional[_Union[Covariance, _Mapping]] = ..., correlation: _Optional[_Union[Correlation, _Mapping]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., linear_model: _Optional[_Union[LinearModel, _Mapping]] = ..., mean_test: _Optional[_Union[MeanTest, _Mapping]] = ..., group_test: _Optional[_Union[GroupTest, _Mapping]] = ..., independence_test: _Optional[_Union[IndependenceTest, _Mapping]] = ..., survival: _Optional[_Union[Survival, _Mapping]] = ..., log_rank: _Optional[_Union[LogRank, _Mapping]] = ...) -> None: ...
 
 class Count(_message.Message):
     __slots__ = ("column",)
@@ -143,6 +151,18 @@ class Histogram(_message.Message):
     column: str
     edges: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, column: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Persons(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Quantile(_message.Message):
+    __slots__ = ("column", "q")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    Q_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    q: float
+    def __init__(self, column: _Optional[str] = ..., q: _Optional[float] = ...) -> None: ...
 
 class Covariance(_message.Message):
     __slots__ = ("x", "y", "ddof")

@@ -9,6 +9,14 @@ from hypothesis import strategies as st
 from queries import ir
 
 
+def statistics(column: str) -> list[ir.Aggregate]:
+    """Every statistic of one numeric column, and of persons."""
+    return [
+        ir.Persons(), ir.Sum(column), ir.Mean(column), ir.Variance(column), ir.Stddev(column, ddof=0),
+        ir.Quantile(column, 0.25), ir.Quantile(column, 0.0), ir.Skewness(column), ir.Kurtosis(column),
+    ]  # fmt: skip
+
+
 def models(
     numeric: Sequence[str], categorical: Sequence[tuple[str, Sequence[str]]], edges: Sequence[float]
 ) -> st.SearchStrategy[ir.Model]:

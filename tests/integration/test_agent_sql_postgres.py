@@ -41,6 +41,10 @@ QUERIES = [
     ),
     ir.Query("t", (ir.NamedAggregate("w", ir.GroupTest("welch", "x", "k", ("a", "other"))),), keys=(ir.Key("m"),)),
     ir.Query("t", (ir.NamedAggregate("s", ir.Survival("x", "k", "b", EDGES)), ir.NamedAggregate("i", RELATED))),
+    ir.Query("t", (ir.NamedAggregate("p", ir.Persons()), ir.NamedAggregate("q", ir.Quantile("x", 0.25)))),
+    ir.Query(
+        "t", (ir.NamedAggregate("p", ir.Persons()), ir.NamedAggregate("q", ir.Kurtosis("x"))), keys=(ir.Key("k"),)
+    ),
     ir.Query("t", (ir.NamedAggregate("l", ir.LogRank("x", "m", "1", "k", EDGES, ("a", "other"))),), where=WHERE),
 ]
 

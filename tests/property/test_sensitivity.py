@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 
-from harness.nodes import models
+from harness.nodes import models, statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,7 +137,10 @@ def encode(plan: Plan, person: Sequence[Line]) -> list[int]:
         if group in plan.cells:
             first = plan.cells.index(group) * len(plan.slots)
             for position, slot in enumerate(plan.slots):
-                vector[first + position] += added(plan, slot, row)
+                if slot.kind == "persons":
+                    vector[first + position] = 1 << plan.scale_bits
+                else:
+                    vector[first + position] += added(plan, slot, row)
     return vector
 
 
@@ -187,10 +190,7 @@ def queries(draw: st.DrawFn, dataset: Dataset) -> ir.Query:
         choices: list[ir.Aggregate] = [
             ir.Count(),
             ir.Count(draw(st.sampled_from(dataset.columns)).name),
-            ir.Sum(column.name),
-            ir.Mean(column.name),
-            ir.Variance(column.name),
-            ir.Stddev(column.name, ddof=0),
+            *statistics(column.name),
             ir.Histogram(column.name, edges),
             ir.Histogram(draw(st.sampled_from(grouped)).name),
         ]

@@ -63,6 +63,14 @@ PLANS = {
         ),
         DATASET,
     ),
+    "persons_quantiles_shape": make_plan(
+        ir.Query(
+            "patients",
+            named(ir.Persons(), ir.Quantile("age", 0.5), ir.Skewness("chol"), ir.Kurtosis("age")),
+            where=ir.Comparison("chol", ">", 100.0),
+        ),
+        DATASET,
+    ),
     "models": make_plan(
         ir.Query(
             "patients",

@@ -66,6 +66,8 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
     if sums:
         parts.append(_part(0, exp.Literal.number(0), [_sum(plan, slot) for slot in sums]))
     for number, histogram in enumerate(plan.histograms, start=1):
+        if number - 1 in plan.finer:
+            continue  # its bins are sums of another's, which whoever reads the result makes
         counts = [exp.Count(this=exp.Star()), *[exp.Null() for _ in sums[1:]]]
         part = _part(number, _bin(number, histogram, plan.dataset, dialect), counts)
         part.where(*_counted(histogram, plan.dataset), copy=False)
@@ -103,7 +105,7 @@ def _selected(plan: Plan, rows_known: bool) -> exp.Select:
         if len(key.values) < len(dataset.categorical(key.column).keys):
             chosen = [exp.Literal.number(code) for code in _positions(dataset, key)]
             conditions.append(exp.In(this=_column(key.column), expressions=chosen))
-    if all(slot.kind != "rows" for slot in plan.slots):
+    if all(slot.kind not in {"rows", "persons"} for slot in plan.slots):
         # A row without any value that is asked for adds nothing, and must not take the place of one that does.
         needs = dict.fromkeys(tuple(sorted(_needed(plan, slot))) for slot in plan.slots)
         conditions.append(exp.or_(*[exp.and_(*[_present(name) for name in need]) for need in needs]))
@@ -122,7 +124,7 @@ def _kept(plan: Plan, dialect: Dialect, rows_known: bool) -> exp.Query:
     """
     limit = exp.Literal.number(plan.rows_per_person)
     names = sorted({key.column for key in plan.query.keys} | set(_slot_columns(plan)))
-    columns = [_column(name) for name in names] or [_column(ROW)]
+    columns = [_column(name) for name in [*names, *_apart(plan)]] or [_column(ROW)]
     place = exp.Window(
         this=exp.RowNumber(),
         partition_by=[_column(PERSON)],
@@ -154,11 +156,12 @@ def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
     outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
     moments = {name for slot in plan.slots for name in slot.measures}
     outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
-    outputs += [_column(name) for name in _slot_columns(plan)]
+    outputs += [_column(name) for name in [*_slot_columns(plan), *_apart(plan)]]
     if dialect == "duckdb":
         outputs += [
             exp.alias_(_guess(axis), f"_g_{number}")
             for number, histogram in enumerate(plan.histograms, start=1)
+            if number - 1 not in plan.finer
             for axis in _axes(histogram)
             if _is_wide(axis.edges)
         ]
@@ -203,6 +206,8 @@ def _sum(plan: Plan, slot: Slot) -> exp.Expr:
     """The sum of a slot over a cell's rows; of counts in rows, of moments in lattice steps."""
     if slot.kind == "product":
         return _product(plan, slot)
+    if slot.kind == "persons":
+        return exp.Count(this=exp.Distinct(expressions=[_column(PERSON)]))
     if slot.column is None:
         return exp.Count(this=exp.Star())
     if slot.kind == "present":
@@ -383,6 +388,11 @@ def _positions(dataset: Dataset, key: ir.Key) -> list[int]:
 
 def _slot_columns(plan: Plan) -> list[str]:
     return list(dict.fromkeys(name for slot in plan.slots for name in _needed(plan, slot)))
+
+
+def _apart(plan: Plan) -> list[str]:
+    """The person, where persons are told apart."""
+    return [PERSON] if any(slot.kind == "persons" for slot in plan.slots) else []
 
 
 def _needed(plan: Plan, slot: Slot) -> tuple[str, ...]:

@@ -25,6 +25,11 @@ def vector(plan: Plan, rows: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
                 continue
             for index, in_steps, value in zip(sums, scaled, values, strict=True):
                 out[cell * size + index] = value if in_steps else value << plan.scale_bits
+        for coarse, (fine, first) in plan.finer.items():  # sums of bins that were counted
+            cells = out.reshape(-1, size)
+            own = [bins[coarse, place] for place in range(len(first))]
+            parts = [bins[fine, place] for place in range(sum(histogram == fine for histogram, _place in bins))]
+            cells[:, own] = np.add.reduceat(cells[:, parts], first, axis=1)
     except OverflowError:
         raise DataError(
             "a sum here is larger than the schema allows for", hint="compare max_persons with the data"
