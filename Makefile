@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-accuracy parity attack-report soak fuzz clean
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-accuracy parity coverage-study attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from analytics_client.render import compact
@@ -163,8 +164,15 @@ def _bin(part: BinEstimate) -> dict[str, Any]:
     return {"bin": part.bin.label, **edges, **_number(part.estimate)}
 
 
-def _number(value: Estimate) -> dict[str, float]:
-    return {"value": value.value, "standard_error": value.standard_error, "low": value.low, "high": value.high}
+def _number(value: Estimate) -> dict[str, float | None]:
+    numbers = {
+        "value": value.value,
+        "standard_error": value.standard_error,
+        "low": value.low,
+        "high": value.high,
+    }
+    # JSON knows no infinity: an unbounded side of an interval is null
+    return {name: number if isfinite(number) else None for name, number in numbers.items()}
 
 
 def _html_row(row: Row) -> str:

@@ -134,7 +134,7 @@ def _linear_model(node: ir.LinearModel, dataset: Dataset) -> None:
 
 def _mean_test(node: ir.MeanTest, column: str, mean: object, other: str | None, dataset: Dataset) -> ir.MeanTest:
     if isinstance(mean, bool) or not isinstance(mean, int | float) or not math.isfinite(mean):
-        raise LiteralError("the mean of a test is a number")
+        raise LiteralError("the mean of a test is a number", hint="write t_test(_.age, mean=50)")
     _numeric("a test of a mean", dataset, column)
     if other is not None:
         _numeric("a paired test", dataset, other)
@@ -163,7 +163,7 @@ def _times(node: ir.Survival | ir.LogRank, dataset: Dataset, *, arms: int) -> tu
         )
     for edge in edges:
         if isinstance(edge, bool) or not isinstance(edge, int | float) or not math.isfinite(edge):
-            raise LiteralError("an edge of time is a number")
+            raise LiteralError("an edge of time is a number", hint="write edges=[0, 30, 60]")
     numbers = tuple(float(edge) + 0.0 for edge in edges)
     if any(high <= low for low, high in pairwise(numbers)):
         raise QueryError(f"the edges of {time!r} do not ascend", hint="sort the edges")

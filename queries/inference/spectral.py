@@ -84,7 +84,7 @@ def principal_components(matrix: Floats, gradient: Floats, noise: Floats) -> Com
     spread = moved**2 @ noise
     gap = values[:, :, None] - values[:, None, :]
     least = np.sqrt(spread)  # eigenvalues closer than what the noise does to them are that far apart, for all we know
-    apart = np.where(others, np.where(gap < 0, -1.0, 1.0) * np.maximum(np.maximum(np.abs(gap), least), 1e-300), 1.0)
+    apart = np.where(others, np.where(gap < 0, -1.0, 1.0) * np.maximum(np.maximum(np.abs(gap), least), 1e-100), 1.0)
     second = np.where(others, spread / apart, 0.0).sum(axis=2)
     error = np.sqrt(np.einsum("gii->gi", spread) + second**2)
     turn = np.where(others[..., None], moved / apart[..., None], 0.0)

@@ -55,6 +55,6 @@ def _joint(plan: Plan, joint: Joint, columns: Columns) -> NDArray[np.int64]:
         else:
             keys = plan.dataset.categorical(axis.column).keys
             where = {keys.index(key): number for number, group in enumerate(axis.groups) for key in group}
-            place = np.array([where.get(int(value), -1) for value in values])
+            place = np.array([where.get(int(value), -1) for value in values], dtype=np.int64)
         index = np.where((index < 0) | (place < 0), -1, index * axis.bins + place)
     return np.bincount(index[index >= 0], minlength=joint.bins)
