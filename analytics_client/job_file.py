@@ -8,7 +8,8 @@ from typing import Any
 
 from queries.errors import QueryError
 
-TEXT, NUMBER, COUNT, TEXTS, NUMBERS = "a text", "a number", "a whole number", "a list of texts", "a list of numbers"
+TEXT, NUMBER, COUNT = "a text", "a number", "a whole number"
+TEXTS, NUMBERS, COUNTS = "a list of texts", "a list of numbers", "a list of whole numbers"
 KEYS = {
     "dataset": TEXT,
     "model": TEXT,
@@ -25,6 +26,19 @@ KEYS = {
     "rho": NUMBER,
     "purpose": TEXT,
     "minimum_cohort": COUNT,
+    "method": TEXT,
+    "optimizer": TEXT,
+    "rate": NUMBER,
+    "noise_multiplier": NUMBER,
+    "clip": NUMBER,
+    "batch": NUMBER,
+    "learning_rate": NUMBER,
+    "momentum": NUMBER,
+    "hidden": COUNTS,
+    "seed": COUNT,
+    "local_steps": COUNT,
+    "local_rate": NUMBER,
+    "proximal": NUMBER,
 }
 REQUIRED = ("dataset", "model", "label", "features")
 
@@ -59,4 +73,4 @@ def _fits(value: object, kind: str) -> bool:
             return number and isinstance(value, int)
     if not isinstance(value, list):
         return False
-    return all(_fits(item, TEXT if kind == TEXTS else NUMBER) for item in value)
+    return all(_fits(item, {TEXTS: TEXT, NUMBERS: NUMBER, COUNTS: COUNT}[kind]) for item in value)

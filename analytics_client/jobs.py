@@ -9,11 +9,12 @@ from typing import Required, TypedDict
 from analytics_client.training import parse_terms
 from protos.v1 import analyst_pb2, query_pb2
 from queries import ir
-from queries.errors import QueryError
+from queries.errors import BudgetError, QueryError
 from queries.schema import Dataset
 from queries.sql import parse
+from queries.subsampling import smallest_multiplier
 from queries.training.encode import decode_job
-from queries.training.job import Job, make_job
+from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, make_job
 
 
 class JobAsked(TypedDict, total=False):
@@ -21,6 +22,10 @@ class JobAsked(TypedDict, total=False):
 
     "cox" needs `event`, the column that says whether it happened, and `times`, a public time grid. `ridge` is the L2
     penalty per person on columns scaled to -1..1; `spare_rounds` are paid beside `rounds` for rounds that fail.
+
+    `method` "sgd" or "average" trains by gradients, and needs `clip` and `learning_rate`, with "average" `local_steps`
+    and `local_rate`; the noise is what the session's `epsilon` allows, or `noise_multiplier`. `rate` is the chance with
+    which a person is in a round, `batch` what sums are divided by: by default `rate` times the public max_persons.
     """
 
     dataset: Required[str]
@@ -33,6 +38,19 @@ class JobAsked(TypedDict, total=False):
     spare_rounds: int
     ridge: float
     rows_per_person: int
+    method: str
+    optimizer: str
+    rate: float
+    noise_multiplier: float
+    clip: float
+    batch: float
+    learning_rate: float
+    momentum: float
+    hidden: Sequence[int]
+    seed: int
+    local_steps: int
+    local_rate: float
+    proximal: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +68,11 @@ class JobListing:
     reason: str
 
 
-def job_of(model: str, dataset: Dataset, asked: JobAsked) -> Job:
-    """Return the job that these arguments state. Raise QueryError, UnknownName or LiteralError."""
+def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None = None) -> Job:
+    """Return the job that these arguments state. Raise QueryError, UnknownName, LiteralError or BudgetError.
+
+    `epsilon` is for training by gradients without a noise multiplier.
+    """
     where = asked.get("where")
     if isinstance(where, str):
         where = parse(f"SELECT COUNT(*) FROM {dataset.name} WHERE {where}", {dataset.name: dataset}).where  # noqa: S608
@@ -67,6 +88,38 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked) -> Job:
         event=asked.get("event", ""),
         edges=tuple(float(time) for time in asked.get("times", ())),
         ridge=float(asked.get("ridge", 0.0)),
+        descent=_descent(asked, dataset, epsilon) if "method" in asked else None,
+    )
+
+
+def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descent:
+    method, optimizer = asked["method"], asked.get("optimizer", "sgd")
+    if method not in METHODS or optimizer not in OPTIMIZERS:
+        raise QueryError("the job asks for an unknown method or optimizer", hint=", ".join((*METHODS, *OPTIMIZERS)))
+    for name in ("clip", "learning_rate"):
+        if name not in asked:
+            raise QueryError(f"training by gradients needs {name}", hint="clip = 1.0 and learning_rate = 0.5 to begin")
+    rate = float(asked.get("rate", 1.0))
+    if (epsilon is None) == ("noise_multiplier" not in asked):
+        raise BudgetError("say what training may cost: either epsilon or noise_multiplier")
+    multiplier = asked.get("noise_multiplier", 0.0)
+    if epsilon is not None:
+        rounds = asked.get("rounds", 100) + asked.get("spare_rounds", 1)
+        multiplier = smallest_multiplier(epsilon, dataset.delta, rate=rate, rounds=rounds)
+    return Descent(
+        method=next(known for known in METHODS if known == method),
+        optimizer=next(known for known in OPTIMIZERS if known == optimizer),
+        rate=rate,
+        noise_multiplier=float(multiplier),
+        clip=float(asked["clip"]),
+        batch=float(asked.get("batch", max(1.0, rate * dataset.max_persons))),
+        learning_rate=float(asked["learning_rate"]),
+        momentum=float(asked.get("momentum", 0.9)),
+        hidden=tuple(asked.get("hidden", ())),
+        seed=asked.get("seed", 0),
+        local_steps=asked.get("local_steps", 0),
+        local_rate=float(asked.get("local_rate", 0.0)),
+        proximal=float(asked.get("proximal", 0.0)),
     )
 
 

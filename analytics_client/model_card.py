@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analytics_client.training import TrainedModel
+    from analytics_client.training import Trained
 
 
-def card(model: TrainedModel) -> str:
+def card(model: Trained) -> str:
     """Return the card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
+    from analytics_client.training import GradientModel, TrainedModel
+
     job, cost = model.job, model.cost
     invited = max((round_.invited for round_ in model.rounds), default=0)
     lines = [
@@ -24,18 +26,26 @@ def card(model: TrainedModel) -> str:
         + ", ".join(str(round_.log_seq) for round_ in model.rounds)
         + f" of an audit log of {model.log_size} entries. `cohortium audit show SEQ` shows each of them",
         "",
-        "| coefficient | value | standard error | 95% interval | of which noise |",
-        "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {c.name} | {c.value:.6g} | {c.standard_error:.3g} | {c.low:.6g} to {c.high:.6g} | {c.noise_error:.3g} |"
-        for c in model.coefficients
-    ]
+    if isinstance(model, TrainedModel):
+        lines += [
+            "| coefficient | value | standard error | 95% interval | of which noise |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {c.name} | {c.value:.6g} | {c.standard_error:.3g} | {c.low:.6g} to {c.high:.6g} | {c.noise_error:.3g} |"
+            for c in model.coefficients
+        ]
+        lines += [
+            "",
+            "Intervals are about the population that the persons were drawn from. They include sampling and the noise.",
+        ]
+    elif isinstance(model, GradientModel):
+        lines += [f"- {name}: {value:.6g}" for name, value in model.values.items()]
+        lines += [f"The model has {len(model.theta):,} numbers; its noise is known, its effect on each of them is not."]
     lines += [
         "",
-        "Intervals are about the population the persons were drawn from and include both sampling and the noise that"
-        " protects them. Values were clipped to the published bounds; rows without a value in a column of the model are"
-        " not in it. No exact count of persons is known to anyone.",
+        "Values were clipped to the published bounds; rows without a value in a column of the model are not in it.",
         "",
     ]
     return "\n".join(lines)

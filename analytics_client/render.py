@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from analytics_client.jobs import JobListing
     from analytics_client.result import Result
     from analytics_client.session import Listing
-    from analytics_client.training import JobExplanation, TrainedModel
+    from analytics_client.training import JobExplanation, Trained
     from queries.errors import CohortiumError
     from queries.schema import Column, Dataset
 
@@ -87,26 +87,32 @@ def job_table(explanation: JobExplanation) -> RenderableType:
     return grid(["", ""], explanation.lines(), title=explanation.plan.dataset.name)
 
 
-def model_table(model: TrainedModel) -> RenderableType:
-    """Return a model's coefficients with their intervals, and what is known of the fit."""
-    rows = []
-    for c in model.coefficients:
-        value, low, high = compact(c.value, c.low, c.high)
-        rows.append([c.name, value, f"{low} … {high}", f"± {c.value - c.pooled_low:.2g}"])
-    fit, rounds = model.fit, model.rounds
-    notes = []
-    if fit.deviance is not None:
-        null = f", of a model without predictors {fit.null_deviance:.6g}" if fit.null_deviance is not None else ""
-        notes.append(f"deviance {fit.deviance:.6g}{null}")
-    if fit.log_likelihood is not None:
-        notes.append(f"log-likelihood {fit.log_likelihood:.6g}")
+def model_table(model: Trained) -> RenderableType:
+    """Return a model's coefficients with their intervals where it has any, and what is known of the fit."""
+    from analytics_client.training import GradientModel, TrainedModel
+
+    columns, rows, notes, rounds = ["", ">estimate"], [], [], model.rounds
+    if isinstance(model, TrainedModel):
+        columns += ["95% interval", "of it noise"]
+        for c in model.coefficients:
+            value, low, high = compact(c.value, c.low, c.high)
+            rows.append([c.name, value, f"{low} … {high}", f"± {c.value - c.pooled_low:.2g}"])
+        fit = model.fit
+        if fit.deviance is not None:
+            null = f", of a model without predictors {fit.null_deviance:.6g}" if fit.null_deviance is not None else ""
+            notes.append(f"deviance {fit.deviance:.6g}{null}")
+        if fit.log_likelihood is not None:
+            notes.append(f"log-likelihood {fit.log_likelihood:.6g}")
+    elif isinstance(model, GradientModel):
+        rows = [[name, f"{value:.4g}"] for name, value in model.values.items()]
+        if not rows:
+            rows = [["weights", f"{len(model.theta):,}"]]
     notes.append(
         f"{len(rounds)} of {model.job.rounds} rounds, {len(model.participants)} institutions:"
         f" {', '.join(model.participants)}"
     )
     notes.append(f"{model.cost} · logged as entries {rounds[0].log_seq} to {rounds[-1].log_seq}")
-    title = f"{model.job.dataset}: {model.job.shape}"
-    return grid(["", ">estimate", "95% interval", "of it noise"], rows, title=title, notes=notes)
+    return grid(columns, rows, title=f"{model.job.dataset}: {model.job.shape}", notes=notes)
 
 
 def jobs_table(listings: Iterable[JobListing]) -> RenderableType:

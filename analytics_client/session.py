@@ -25,7 +25,7 @@ from analytics_client.explain import Explanation, cost_of, explain
 from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
 from analytics_client.pins import Pins
 from analytics_client.result import Result
-from analytics_client.training import JobExplanation, TrainedModel, explain_job, model_of, verify_rounds
+from analytics_client.training import JobExplanation, Trained, cost_of_job, explain_job, model_of, verify_rounds
 from analytics_client.verification import verify_release
 from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2, query_pb2
 from queries import ir
@@ -47,7 +47,7 @@ from queries.resolve import shape as question_of
 from queries.schema import Dataset
 from queries.sql import parse
 from queries.training.encode import decode_job, encode_job
-from queries.training.plan import JobPlan, make_job_plan
+from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import MAX_LIFETIME, build_request
@@ -208,8 +208,9 @@ class Session:
         """Return what a training job would disclose and cost. Nothing is asked or spent. Arguments as for `train`."""
         overview = self._published(fresh_s=0)
         plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
-        cost = cost_of(plan.rho_nano, plan.dataset.delta)
-        return explain_job(plan, cost, institutions=listing.serving, colluders=overview.membership.colluders)
+        return explain_job(
+            plan, cost_of_job(plan), institutions=listing.serving, colluders=overview.membership.colluders
+        )
 
     def train(
         self,
@@ -222,10 +223,10 @@ class Session:
         lifetime: int = MAX_LIFETIME,
         on_progress: Callable[[Progress], None] | None = None,
         **asked: Unpack[JobAsked],
-    ) -> TrainedModel:
+    ) -> Trained:
         """Train a regression over the institutions' data, and return it once all its rounds are verified.
 
-        `model` is linear, logistic, multinomial, poisson or cox; see `JobAsked` for what else there is to say, and
+        `model` is linear, logistic, multinomial, poisson, cox or mlp; see `JobAsked` for what else there is to say, and
         `query` for the rest and for what it raises. A job that ends early raises too; `model` has what it had reached.
         """
         overview = self._published(fresh_s=FRESH_S)
@@ -247,7 +248,7 @@ class Session:
         self._follow(request_id, self._run(request_id, envelope, steps=on_progress is not None, job=True), on_progress)
         return self._model(request_id, plan, log_size_before=before)
 
-    def watch(self, request_id: str, on_progress: Callable[[Progress], None] | None = None) -> TrainedModel:
+    def watch(self, request_id: str, on_progress: Callable[[Progress], None] | None = None) -> Trained:
         """Follow one of this analyst's jobs to its end, and return the model. Raise as `train`."""
         status = self._job(request_id)
         self._follow(status.request_id, iter([self._resume(status.request_id)]), on_progress)
@@ -266,7 +267,7 @@ class Session:
         with translated(self.profile.address):
             self._stub.Stop(analyst_pb2.StopRequest(request_id=status.request_id), timeout=channels.CALL_DEADLINE_S)
 
-    def model(self, request_id: str) -> TrainedModel:
+    def model(self, request_id: str) -> Trained:
         """Return the model that one of this analyst's jobs has reached, verified anew. `request_id`: its first digits.
 
         Raise QueryError where no round has been released, and as `query`.
@@ -299,6 +300,11 @@ class Session:
     ) -> tuple[JobPlan, Listing]:
         listing = self._listing(asked["dataset"], overview)
         dataset = listing.dataset
+        if "method" in asked:
+            if rho is not None:
+                raise BudgetError("training by gradients takes epsilon, or noise_multiplier", hint="leave rho out")
+            job = job_of(model, dataset, asked, epsilon)
+            return make_job_plan(job, dataset, stated_rho_nano(job, dataset)), listing
         job = job_of(model, dataset, asked)
         return make_job_plan(job, dataset, _rho_nano(epsilon, rho, dataset.delta)), listing
 
@@ -322,7 +328,7 @@ class Session:
                 "the coordinator ended the job without a result", hint=f"cohortium watch {request_id.hex()[:12]}"
             )
 
-    def _model(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> TrainedModel:
+    def _model(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> Trained:
         with translated(self.profile.address):
             request = analyst_pb2.RoundsRequest(request_id=request_id)
             rounds = list(_joined(self._stub.Rounds(request, timeout=channels.ROUND_DEADLINE_S)))
@@ -330,8 +336,7 @@ class Session:
         verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
         if verified.rounds:
             self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
-        cost = cost_of(len(verified.rounds) * plan.round_rho_nano, plan.dataset.delta)
-        return model_of(plan, verified, request_id, cost)
+        return model_of(plan, verified, request_id)
 
     def _run(
         self, request_id: bytes, envelope: bytes, *, steps: bool, job: bool = False

@@ -6,9 +6,11 @@ only compared with it. Must not know: the network, files, how anything is shown.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,17 @@ from analytics_client.result import Cost
 from analytics_client.verification import COORDINATOR, TELL, verify_release
 from protos.v1 import analyst_pb2
 from queries.accounting import NANO
-from queries.errors import ProtocolViolation, QueryError, QuorumError
+from queries.errors import ConfigError, ProtocolViolation, QueryError, QuorumError
 from queries.estimate import Z95
 from queries.plan import NoiseShape
 from queries.training import newton
+from queries.training.course import make_course
+from queries.training.design import Floats
 from queries.training.encode import decode_model
-from queries.training.job import Job, Term
+from queries.training.gradients import Gradients
+from queries.training.job import Descent, Job, Term
 from queries.training.plan import JobPlan
+from queries.training.statistics import Glm
 from trust.identity.membership import MembershipDocument
 from trust.lanes import lanes_of
 from trust.secagg import default_threshold
@@ -50,6 +56,8 @@ class VerifiedRounds:
 
     rounds: tuple[Round, ...]
     releases: tuple[newton.Released, ...]
+    theta: Floats
+    diverged: bool
     log_size: int
     log_root: bytes
 
@@ -60,39 +68,42 @@ def verify_rounds(
     """Return the job's rounds. Raise as `verify_release` for any, and ProtocolViolation where they are no sequence."""
     rounds: list[Round] = []
     releases: list[newton.Released] = []
-    theta = newton.initial(plan)
+    course, diverged = make_course(plan), False
     size, root, last_slot, last_seq = 0, b"", -1, -1
     for number, progress in enumerate(progresses):
         verified = verify_release(
             progress, request_id=request_id, plan=plan, rho_nano=plan.rho_nano, membership=membership
         )
         release = verified.release
-        if not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
+        if diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
             raise _violation("released rounds of a job out of their order")
         asked_at = decode_model(release.model, plan.statistic.width)
-        if not np.allclose(asked_at, theta, rtol=_AGREE, atol=_AGREE):
-            raise _violation("asked a round of a job at another model than the release before it gives")
-        sums, deviation = plan.read(list(release.sums), verified.noise, len(release.survivors))
-        releases.append(newton.Released(asked_at, sums, deviation))
+        if not np.allclose(asked_at, course.theta, rtol=_AGREE, atol=_AGREE):
+            raise _violation("asked a round of a job at another model than the releases before it give")
+        survivors = len(release.survivors)
+        sums, deviation = plan.read(list(release.sums), verified.noise, survivors)
+        releases.append(newton.Released(asked_at, sums, deviation, survivors))
         rounds.append(Round(number + 1, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
         last_slot, last_seq = release.slot, verified.log_seq
         if verified.log_size > size:
             size, root = verified.log_size, verified.log_root
-        if number + 1 < len(progresses):
-            theta = newton.advance(plan, releases[-1])
-    return VerifiedRounds(tuple(rounds), tuple(releases), size, root)
+        try:
+            course.take(releases[-1])
+        except QueryError:  # the model before it is the last good one; nothing may follow
+            diverged = True
+    return VerifiedRounds(tuple(rounds), tuple(releases), course.theta, diverged, size, root)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedModel:
-    """A trained regression: every number in it follows from releases that are in the audit log.
+class Trained:
+    """A trained model: every number in it follows from releases that are in the audit log.
 
-    `complete` is False where the job ended early: then the model is that of the rounds it had. `cost` is what those
-    rounds cost, spare and unused ones not among them.
+    `theta` are its numbers on the unit scale. `complete` is False where the job ended early: then the model is that of
+    the rounds it had. `cost` is what those rounds cost, spare and unused ones not among them.
     """
 
     plan: JobPlan
-    fit: newton.Fit
+    theta: Floats
     request_id: str
     cost: Cost
     rounds: tuple[Round, ...]
@@ -105,18 +116,6 @@ class TrainedModel:
         return self.plan.job
 
     @property
-    def coefficients(self) -> tuple[newton.Coefficient, ...]:
-        """The coefficients in the data's own units, each with its interval."""
-        return self.fit.coefficients
-
-    def coefficient(self, name: str) -> newton.Coefficient:
-        """Return one by its name, as in `coefficients`. Raise KeyError where there is none."""
-        for found in self.coefficients:
-            if found.name == name:
-                return found
-        raise KeyError(f"no coefficient {name!r}; there are {', '.join(c.name for c in self.coefficients)}")
-
-    @property
     def participants(self) -> tuple[str, ...]:
         """Every institution whose data are in some round, sorted."""
         return tuple(sorted({name for round_ in self.rounds for name in round_.survivors}))
@@ -127,8 +126,6 @@ class TrainedModel:
         Shape (rows,) for numbers and log hazard ratios, (rows, classes) probabilities in the order of the published
         categories. Raise QueryError where a column is missing.
         """
-        from queries.training.statistics import Glm
-
         design = self.plan.statistic.design
         values = {}
         for name in {factor for term in self.job.terms for factor in term}:
@@ -142,35 +139,35 @@ class TrainedModel:
             else:
                 values[name] = np.asarray(column, dtype=np.float64)
         x = design.matrix(values)
-        if isinstance(self.plan.statistic, Glm):
-            return self.plan.statistic.mean(x, self.fit.theta)
-        return x @ self.fit.theta
+        statistic = self.plan.statistic
+        return statistic.mean(x, self.theta) if isinstance(statistic, Glm | Gradients) else x @ self.theta
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors, with what they are in its metadata. Raise ConfigError without safetensors.
+
+        A network's layers are `layer0.weight` (inputs, outputs), `layer0.bias` and so on; a regression has `theta`.
+        """
+        try:
+            from safetensors.numpy import save_file
+        except ImportError:
+            raise ConfigError("writing weights needs safetensors", hint="pip install safetensors") from None
+        statistic = self.plan.statistic
+        tensors = {"theta": self.theta}
+        if isinstance(statistic, Gradients) and statistic.network:
+            tensors = {}
+            for number, (weights, biases) in enumerate(statistic.parts(self.theta)):
+                tensors[f"layer{number}.weight"] = np.ascontiguousarray(weights)
+                tensors[f"layer{number}.bias"] = np.ascontiguousarray(biases)
+        save_file(tensors, path, metadata={"cohortium": self.to_json(), "columns": ", ".join(statistic.design.names)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values; `to_json` and `--json` print exactly this."""
-        fit = self.fit
+        """Return everything but a network's weights as plain values; `to_json` and `--json` print exactly this."""
         return {
             "dataset": self.job.dataset,
             "question": self.job.shape,
             "model": self.job.model,
             "complete": self.complete,
-            "coefficients": [
-                {
-                    "name": c.name,
-                    "value": c.value,
-                    "standard_error": c.standard_error,
-                    "low": c.low,
-                    "high": c.high,
-                    "noise_error": c.noise_error,
-                    "pooled_low": c.pooled_low,
-                    "pooled_high": c.pooled_high,
-                }
-                for c in self.coefficients
-            ],
-            "count": fit.count,
-            "deviance": fit.deviance,
-            "null_deviance": fit.null_deviance,
-            "log_likelihood": fit.log_likelihood,
+            "weights": len(self.theta),
             "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
             "rounds": [
                 {"number": r.number, "survivors": list(r.survivors), "invited": r.invited, "log_seq": r.log_seq}
@@ -182,15 +179,7 @@ class TrainedModel:
 
     def to_json(self) -> str:
         """Return `to_dict` as indented JSON."""
-        import json
-
         return json.dumps(self.to_dict(), indent=2)
-
-    def to_pandas(self) -> Any:
-        """Return the coefficients as a frame indexed by name."""
-        import pandas as pd
-
-        return pd.DataFrame(self.to_dict()["coefficients"]).set_index("name")
 
     def card(self) -> str:
         """Return a model card in Markdown: what it is, on whose data, at which privacy cost, and where the proof is."""
@@ -202,6 +191,59 @@ class TrainedModel:
         from analytics_client.render import model_table, to_text
 
         return to_text(model_table(self))
+
+
+@dataclass(frozen=True, eq=False)
+class GradientModel(Trained):
+    """A model trained by gradients. What the noise did to it is not known; held-out rows tell what it is worth."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """A regression's coefficients in the data's own units, without intervals; empty for a network."""
+        statistic = self.plan.statistic
+        if not isinstance(statistic, Gradients) or statistic.glm is None:
+            return {}
+        return newton.values_of(self.plan, self.theta)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Trained.to_dict`, with a regression's coefficients."""
+        return super().to_dict() | {"coefficients": [{"name": n, "value": v} for n, v in self.values.items()]}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel(Trained):
+    """A regression by Newton steps, with intervals."""
+
+    fit: newton.Fit
+
+    @property
+    def coefficients(self) -> tuple[newton.Coefficient, ...]:
+        """The coefficients in the data's own units, each with its interval."""
+        return self.fit.coefficients
+
+    def coefficient(self, name: str) -> newton.Coefficient:
+        """Return one by its name, as in `coefficients`. Raise KeyError where there is none."""
+        for found in self.coefficients:
+            if found.name == name:
+                return found
+        raise KeyError(f"no coefficient {name!r}; there are {', '.join(c.name for c in self.coefficients)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Trained.to_dict`, with coefficients, deviances and the noisy count."""
+        fit = self.fit
+        return super().to_dict() | {
+            "coefficients": [asdict(coefficient) for coefficient in self.coefficients],
+            "count": fit.count,
+            "deviance": fit.deviance,
+            "null_deviance": fit.null_deviance,
+            "log_likelihood": fit.log_likelihood,
+        }
+
+    def to_pandas(self) -> Any:
+        """Return the coefficients as a frame indexed by name."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(coefficient) for coefficient in self.coefficients]).set_index("name")
 
 
 @dataclass(frozen=True)
@@ -233,6 +275,8 @@ class JobExplanation:
         their bounds and balanced labels; a guess for planning, made of public numbers alone.
         """
         statistic = self.plan.statistic
+        if self.plan.job.descent is not None:
+            return float("nan")
         unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
         deviation = sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
         moments = statistic.moments(np.zeros(statistic.length), newton.initial(self.plan), deviation)
@@ -243,6 +287,9 @@ class JobExplanation:
     @property
     def warning(self) -> str:
         """Say that so little can be learnt at this cost that the job is not worth it; "" where it may be."""
+        how = self.plan.job.descent
+        if how is not None:
+            return self._descent_warning(how)
         persons = min(ASSUMED_PERSONS, self.plan.dataset.max_persons)
         expected = self.coefficient_error(persons)
         if isfinite(expected) and expected < 2:
@@ -251,6 +298,25 @@ class JobExplanation:
             f"even {persons:,} persons would leave coefficients uncertain by"
             f" {expected:.2g} on a scale where 2 is much: spend more epsilon, or use fewer predictors or rounds"
         )
+
+    def _descent_warning(self, how: Descent) -> str:
+        ratio = self.noise_to_signal
+        if ratio is None or ratio < 30:
+            return ""
+        return (
+            f"the noise in a round is {ratio:.3g} times as long as the longest gradient that {how.batch:,.0f} persons"
+            " can have together: spend more epsilon, take a larger batch, or a smaller model"
+        )
+
+    @property
+    def noise_to_signal(self) -> float | None:
+        """Length of a round's noise over that of the longest sum of `batch` persons; None for Newton steps."""
+        how = self.plan.job.descent
+        if how is None:
+            return None
+        many = how.batch if how.method == "sgd" else len(self.institutions)
+        total = self.noise.total_variance(len(self.institutions)) * self.plan.length
+        return sqrt(float(total)) / 2.0**self.noise.refine_bits / self.plan.row_norm / many
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield what people read: a label and a sentence each."""
@@ -262,11 +328,17 @@ class JobExplanation:
             f"{self.plan.length:,} numbers a round; each institution uploads {self.bytes_per_round:,} bytes",
         )
         yield "noise", f"{self.noise_multiplier:.3g} times what one person can contribute, in each number of a round"
-        yield (
-            "expect",
-            f"± {self.coefficient_error():.2g} (95%) from the noise alone, for {ASSUMED_PERSONS:,} persons; columns"
-            " scaled to run from -1 to 1",
-        )
+        ratio = self.noise_to_signal
+        if ratio is not None:
+            yield "expect", f"noise {ratio:.3g} times as long as the longest gradient a round can have"
+        else:
+            yield (
+                "expect",
+                (
+                    f"± {self.coefficient_error():.2g} (95%) from the noise alone, for {ASSUMED_PERSONS:,} persons;"
+                    " columns scaled to run from -1 to 1"
+                ),
+            )
         if self.warning:
             yield "warning", self.warning
         yield "costs", f"{self.cost} in all; rounds that are not used are given back"
@@ -283,7 +355,8 @@ class JobExplanation:
             "length": self.plan.length,
             "bytes_per_round": self.bytes_per_round,
             "noise_multiplier": self.noise_multiplier,
-            "coefficient_error": self.coefficient_error(),
+            "coefficient_error": None if self.noise_to_signal is not None else self.coefficient_error(),
+            "noise_to_signal": self.noise_to_signal,
             "warning": self.warning,
             "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
             "institutions": list(self.institutions),
@@ -317,22 +390,24 @@ def parse_terms(features: Sequence[str]) -> tuple[Term, ...]:
     return terms
 
 
-def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes, cost: Cost) -> TrainedModel:
-    """Return the model of a job's verified rounds. Raise QueryError where there is none or where it diverged."""
-    return TrainedModel(
-        plan=plan,
-        fit=newton.fit(plan, verified.releases),
-        request_id=request_id.hex(),
-        cost=cost,
-        rounds=verified.rounds,
-        complete=len(verified.rounds) == plan.job.rounds,
-        log_size=verified.log_size,
-    )
+def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> Trained:
+    """Return the model of a job's verified rounds. Raise QueryError where there is none, or no good one."""
+    count = len(verified.rounds)
+    releases = verified.releases[:-1] if verified.diverged else verified.releases
+    if not releases:
+        raise QueryError("the job ended before its first round gave a model: there is none")
+    cost = Cost(count * plan.round_rho_nano / NANO, plan.epsilon(count), plan.dataset.delta)
+    complete = count == plan.job.rounds and not verified.diverged
+    named = request_id.hex()
+    if plan.job.descent is not None:
+        return GradientModel(plan, verified.theta, named, cost, verified.rounds, complete, verified.log_size)
+    fit = newton.fit(plan, releases)
+    return TrainedModel(plan, fit.theta, named, cost, verified.rounds, complete, verified.log_size, fit)
 
 
-def rho_used(plan: JobPlan, rounds: int) -> float:
-    """Return the rho that so many rounds cost."""
-    return rounds * plan.round_rho_nano / NANO
+def cost_of_job(plan: JobPlan) -> Cost:
+    """Return what is set aside for a whole job."""
+    return Cost(plan.rho_nano / NANO, plan.epsilon(), plan.dataset.delta)
 
 
 def _violation(what: str) -> ProtocolViolation:

@@ -15,7 +15,7 @@ from trust.command import print_json
 
 if TYPE_CHECKING:
     from analytics_client.session import Progress
-    from analytics_client.training import TrainedModel
+    from analytics_client.training import Trained
 
 app = typer.Typer()
 
@@ -121,7 +121,7 @@ def model(
     _print(found, card, as_json=as_json)
 
 
-def _print(model: TrainedModel, card: Path | None, *, as_json: bool) -> None:
+def _print(model: Trained, card: Path | None, *, as_json: bool) -> None:
     from analytics_client import render
 
     if card is not None:

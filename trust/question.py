@@ -51,7 +51,9 @@ def facts_of(verified: VerifiedRequest, plan: AnyPlan, *, minimum_cohort: int, c
         columns=columns_used(query),
         operations=frozenset({"train"}) if job else operations_used(query),
         rho_nano=verified.rho_nano,
-        epsilon=rho_to_epsilon(verified.rho_nano / NANO, plan.dataset.delta),
+        epsilon=plan.epsilon()
+        if isinstance(plan, JobPlan)
+        else rho_to_epsilon(verified.rho_nano / NANO, plan.dataset.delta),
         minimum_cohort=minimum_cohort,
         colluders=colluders,
         at=datetime.now().astimezone(),

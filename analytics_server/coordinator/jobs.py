@@ -22,7 +22,7 @@ from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, query_pb2
 from queries.errors import IdentityError, QuorumError, RoundError
 from queries.training import newton
-from queries.training.design import Floats
+from queries.training.course import make_course
 from queries.training.encode import decode_model, encode_model
 from queries.training.plan import JobPlan
 from trust.identity.names import Peer
@@ -133,11 +133,12 @@ class _Job:
         done = [analyst_pb2.Progress.FromString(progress) for progress in stored]
         for progress in done:
             self._live.report(progress)
-        model, slot = newton.initial(self._plan), 0
-        if done:
+        course, slot = make_course(self._plan), 0
+        for progress in done:
             self._asking.spent_before()
-            last = query_pb2.Release.FromString(done[-1].release)
-            model, slot = self._after(last), last.slot + 1
+            release = query_pb2.Release.FromString(progress.release)
+            slot = release.slot + 1
+            course.take(self._read(release))
         number = len(done)
         free_failures = 0
         while number < self._plan.job.rounds:
@@ -148,7 +149,7 @@ class _Job:
                     "the job has used all rounds it paid for",
                     hint="cohortium model shows what it had reached; a new job may keep more rounds to spare",
                 )
-            job = agent_pb2.JobRound(slot=slot, model=encode_model(model))
+            job = agent_pb2.JobRound(slot=slot, model=encode_model(course.theta))
             try:
                 sums = await self._asking.sum(job)
             except (RoundFailed, RoundError) as failure:
@@ -161,11 +162,17 @@ class _Job:
             self._asking.close("released")
             if number < self._plan.job.rounds:
                 self._live.report(progress)
-                model = self._after(release)
+                course.take(self._read(release))
         return progress
 
-    def _after(self, release: query_pb2.Release) -> Floats:
-        return after(self._plan, release)
+    def _read(self, release: query_pb2.Release) -> newton.Released:
+        plan = self._plan
+        noise = plan.noise(
+            release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
+        )
+        survivors = len(release.survivors)
+        sums, deviation = plan.read(list(release.sums), noise, survivors)
+        return newton.Released(decode_model(release.model, plan.statistic.width), sums, deviation, survivors)
 
     async def _failed(self, failure: RoundFailed | RoundError) -> int:
         """Write a failed round down. Return 1 where its slot is used up, 0 where nobody spent anything on it.
@@ -253,13 +260,3 @@ class _Job:
             return progress
 
         return await self._tools.database.write(work), release
-
-
-def after(plan: JobPlan, release: query_pb2.Release) -> Floats:
-    """Return the model after a release. Raises QueryError where training diverged."""
-    noise = plan.noise(
-        release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
-    )
-    sums, deviation = plan.read(list(release.sums), noise, len(release.survivors))
-    theta = decode_model(release.model, plan.statistic.width)
-    return newton.advance(plan, newton.Released(theta, sums, deviation))

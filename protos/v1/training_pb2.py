@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/v1/training.proto\x12\x0c\x63ohortium.v1\"\xd9\x01\n\x0bTrainingJob\x12\x11\n\tselection\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12-\n\x05terms\x18\x04 \x03(\x0b\x32\x1e.cohortium.v1.TrainingJob.Term\x12\x0e\n\x06rounds\x18\x05 \x01(\r\x12\x14\n\x0cspare_rounds\x18\x06 \x01(\r\x12\r\n\x05\x65vent\x18\x07 \x01(\t\x12\r\n\x05\x65\x64ges\x18\x08 \x03(\x01\x12\r\n\x05ridge\x18\t \x01(\x01\x1a\x17\n\x04Term\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/v1/training.proto\x12\x0c\x63ohortium.v1\"\x83\x04\n\x0bTrainingJob\x12\x11\n\tselection\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12-\n\x05terms\x18\x04 \x03(\x0b\x32\x1e.cohortium.v1.TrainingJob.Term\x12\x0e\n\x06rounds\x18\x05 \x01(\r\x12\x14\n\x0cspare_rounds\x18\x06 \x01(\r\x12\r\n\x05\x65vent\x18\x07 \x01(\t\x12\r\n\x05\x65\x64ges\x18\x08 \x03(\x01\x12\r\n\x05ridge\x18\t \x01(\x01\x12\x32\n\x07\x64\x65scent\x18\n \x01(\x0b\x32!.cohortium.v1.TrainingJob.Descent\x1a\xf3\x01\n\x07\x44\x65scent\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\toptimizer\x18\x02 \x01(\t\x12\x0c\n\x04rate\x18\x03 \x01(\x01\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x0c\n\x04\x63lip\x18\x05 \x01(\x01\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\x01\x12\x15\n\rlearning_rate\x18\x07 \x01(\x01\x12\x10\n\x08momentum\x18\x08 \x01(\x01\x12\x0e\n\x06hidden\x18\t \x03(\r\x12\x0c\n\x04seed\x18\n \x01(\r\x12\x13\n\x0blocal_steps\x18\x0b \x01(\r\x12\x12\n\nlocal_rate\x18\x0c \x01(\x01\x12\x10\n\x08proximal\x18\r \x01(\x01\x1a\x17\n\x04Term\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.training_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGJOB']._serialized_start=43
-  _globals['_TRAININGJOB']._serialized_end=260
-  _globals['_TRAININGJOB_TERM']._serialized_start=237
-  _globals['_TRAININGJOB_TERM']._serialized_end=260
+  _globals['_TRAININGJOB']._serialized_end=558
+  _globals['_TRAININGJOB_DESCENT']._serialized_start=290
+  _globals['_TRAININGJOB_DESCENT']._serialized_end=533
+  _globals['_TRAININGJOB_TERM']._serialized_start=535
+  _globals['_TRAININGJOB_TERM']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

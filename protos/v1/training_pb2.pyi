@@ -7,7 +7,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingJob(_message.Message):
-    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge")
+    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent")
+    class Descent(_message.Message):
+        __slots__ = ("method", "optimizer", "rate", "noise_multiplier", "clip", "batch", "learning_rate", "momentum", "hidden", "seed", "local_steps", "local_rate", "proximal")
+        METHOD_FIELD_NUMBER: _ClassVar[int]
+        OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+        RATE_FIELD_NUMBER: _ClassVar[int]
+        NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+        CLIP_FIELD_NUMBER: _ClassVar[int]
+        BATCH_FIELD_NUMBER: _ClassVar[int]
+        LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+        MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+        HIDDEN_FIELD_NUMBER: _ClassVar[int]
+        SEED_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_RATE_FIELD_NUMBER: _ClassVar[int]
+        PROXIMAL_FIELD_NUMBER: _ClassVar[int]
+        method: str
+        optimizer: str
+        rate: float
+        noise_multiplier: float
+        clip: float
+        batch: float
+        learning_rate: float
+        momentum: float
+        hidden: _containers.RepeatedScalarFieldContainer[int]
+        seed: int
+        local_steps: int
+        local_rate: float
+        proximal: float
+        def __init__(self, method: _Optional[str] = ..., optimizer: _Optional[str] = ..., rate: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., clip: _Optional[float] = ..., batch: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., hidden: _Optional[_Iterable[int]] = ..., seed: _Optional[int] = ..., local_steps: _Optional[int] = ..., local_rate: _Optional[float] = ..., proximal: _Optional[float] = ...) -> None: ...
     class Term(_message.Message):
         __slots__ = ("columns",)
         COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +51,7 @@ class TrainingJob(_message.Message):
     EVENT_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     RIDGE_FIELD_NUMBER: _ClassVar[int]
+    DESCENT_FIELD_NUMBER: _ClassVar[int]
     selection: bytes
     model: str
     label: str
@@ -31,4 +61,5 @@ class TrainingJob(_message.Message):
     event: str
     edges: _containers.RepeatedScalarFieldContainer[float]
     ridge: float
-    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ...) -> None: ...
+    descent: TrainingJob.Descent
+    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ...) -> None: ...

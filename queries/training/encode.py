@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 from google.protobuf.message import DecodeError
 
@@ -10,7 +12,17 @@ from queries.encode import decode_query, encode_query
 from queries.errors import QueryError
 from queries.limits import MAX_JOB_BYTES
 from queries.training.design import Floats
-from queries.training.job import MAX_EDGES, MAX_FACTORS, MAX_TERMS, MODELS, Job
+from queries.training.job import (
+    MAX_EDGES,
+    MAX_FACTORS,
+    MAX_LAYERS,
+    MAX_TERMS,
+    METHODS,
+    MODELS,
+    OPTIMIZERS,
+    Descent,
+    Job,
+)
 
 
 def encode_job(job: Job) -> bytes:
@@ -26,6 +38,7 @@ def encode_job(job: Job) -> bytes:
             event=job.event,
             edges=job.edges,
             ridge=job.ridge,
+            descent=None if job.descent is None else training_pb2.TrainingJob.Descent(**asdict(job.descent)),
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -60,12 +73,37 @@ def decode_job(data: bytes) -> Job:
         event=message.event,
         edges=tuple(message.edges),
         ridge=message.ridge,
+        descent=_descent(message.descent) if message.HasField("descent") else None,
     )
     if encode_job(job) != data:
         raise QueryError(
             "these bytes are not the one encoding of a job", hint="they hold fields that this version does not know"
         )
     return job
+
+
+def _descent(message: training_pb2.TrainingJob.Descent) -> Descent:
+    method = next((known for known in METHODS if known == message.method), None)
+    optimizer = next((known for known in OPTIMIZERS if known == message.optimizer), None)
+    if method is None or optimizer is None:
+        raise QueryError("the job asks for an unknown method or optimizer", hint=", ".join((*METHODS, *OPTIMIZERS)))
+    if len(message.hidden) > MAX_LAYERS:
+        raise QueryError(f"a network has at most {MAX_LAYERS} hidden layers")
+    return Descent(
+        method=method,
+        optimizer=optimizer,
+        rate=message.rate,
+        noise_multiplier=message.noise_multiplier,
+        clip=message.clip,
+        batch=message.batch,
+        learning_rate=message.learning_rate,
+        momentum=message.momentum,
+        hidden=tuple(message.hidden),
+        seed=message.seed,
+        local_steps=message.local_steps,
+        local_rate=message.local_rate,
+        proximal=message.proximal,
+    )
 
 
 def encode_model(theta: Floats) -> bytes:

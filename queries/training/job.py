@@ -7,7 +7,7 @@ of every query. Must not know: data, engines, the wire.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from queries import ir
@@ -16,8 +16,12 @@ from queries.limits import walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
 
-Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox"]
+Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox", "mlp"]
 MODELS: tuple[Model, ...] = get_args(Model)
+Method: TypeAlias = Literal["sgd", "average"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Optimizer: TypeAlias = Literal["sgd", "momentum", "adam"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 Term: TypeAlias = tuple[str, ...]
 """Columns whose product is a predictor; one column for a main effect."""
 
@@ -26,6 +30,38 @@ MAX_SPARE = 100
 MAX_TERMS = 64
 MAX_FACTORS = 4
 MAX_EDGES = 4097
+MAX_LAYERS = 6
+MAX_WIDTH = 16_384
+_DESCENT_BOUNDS = (
+    ("rate", 0.0, 1.0), ("noise_multiplier", 0.1, 1e4), ("clip", 0.0, 1e6), ("batch", 1.0, 1e10),
+    ("learning_rate", 0.0, 1e6), ("momentum", 0.0, 0.9999), ("seed", 0, 2**32 - 1), ("local_steps", 0, 100_000),
+    ("local_rate", 0.0, 1e6), ("proximal", 0.0, 1e6),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Training by noisy gradients instead of Newton steps.
+
+    "sgd": every round each person takes part with probability `rate`, the gradient of each is clipped to the norm
+    `clip`, the noise is `noise_multiplier` times that, and the sum is divided by `batch`, a public number. "average":
+    every institution takes `local_steps` steps on its own rows, and its change, clipped to `clip`, is averaged; noise
+    is relative to twice the clip, as far as one person may move it. `proximal` pulls local steps back (FedProx).
+    """
+
+    method: Method
+    optimizer: Optimizer
+    rate: float
+    noise_multiplier: float
+    clip: float
+    batch: float
+    learning_rate: float
+    momentum: float = 0.9
+    hidden: tuple[int, ...] = ()
+    seed: int = 0
+    local_steps: int = 0
+    local_rate: float = 0.0
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +70,7 @@ class Job:
 
     `edges` are the public time grid of "cox", ascending. `rounds` are what the model needs, `spare_rounds` are charged
     beside them and used where a round fails. `ridge` is the L2 penalty per person on the unit scale, without intercept.
+    Without `descent` the model is found by Newton steps.
     """
 
     selection: ir.Query
@@ -45,6 +82,7 @@ class Job:
     event: str = ""
     edges: tuple[float, ...] = ()
     ridge: float = 0.0
+    descent: Descent | None = None
 
     @property
     def dataset(self) -> str:
@@ -60,7 +98,8 @@ class Job:
     def shape(self) -> str:
         """The model and its columns in one line without any literal: "train logistic dis_diab ~ bmi + sex"."""
         label = f"{self.label}, {self.event}" if self.event else self.label
-        asked = f"train {self.model} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
+        how = "" if self.descent is None else f" by {self.descent.method}"
+        asked = f"train {self.model}{how} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
         if self.selection.where is None:
             return asked
         nodes = walk(self.selection.where)
@@ -86,6 +125,7 @@ def make_job(
     event: str = "",
     edges: tuple[float, ...] = (),
     ridge: float = 0.0,
+    descent: Descent | None = None,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -102,8 +142,9 @@ def make_job(
         (),
         rows_per_person if rows_per_person is not None else 1,
     )
-    asked = rounds if rounds is not None else (1 if model == "linear" else 8)
-    return resolve_job(Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge), dataset)
+    usual = 8 if descent is None and model != "linear" else 1 if descent is None else 100
+    asked = rounds if rounds is not None else usual
+    return resolve_job(Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge, descent), dataset)
 
 
 def _outputs(names: tuple[str, ...], dataset: Dataset) -> tuple[ir.NamedAggregate, ...]:
@@ -132,9 +173,8 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     _check_terms(job, dataset)
     selection = resolve(job.selection, dataset)
     _check_selection(job, selection, dataset)
-    return Job(
-        selection, job.model, job.label, job.terms, job.rounds, job.spare_rounds, job.event, job.edges, job.ridge + 0.0
-    )
+    _check_descent(job, dataset)
+    return replace(job, selection=selection, ridge=job.ridge + 0.0)
 
 
 def _check_terms(job: Job, dataset: Dataset) -> None:
@@ -162,6 +202,8 @@ def _check_factor(job: Job, term: Term, column: Column) -> None:
 
 def _check_label(job: Job, dataset: Dataset) -> None:
     label = _column(job.label, dataset)
+    if job.model == "mlp":
+        return  # a number or a category
     if job.model in ("linear", "poisson", "cox"):
         if not isinstance(label.kind, Numeric):
             raise QueryError(f"the {job.model} model predicts a number; {job.label!r} is a category", hint=_MODEL_HINT)
@@ -183,6 +225,40 @@ def _check_label(job: Job, dataset: Dataset) -> None:
         if job.model == "multinomial" and classes < 3:
             raise QueryError(f"{job.label!r} has {classes} categories; multinomial takes 3 or more", hint="logistic")
     _check_survival(job, label, dataset)
+
+
+def _check_descent(job: Job, dataset: Dataset) -> None:
+    how = job.descent
+    if how is None:
+        if job.model == "mlp":
+            raise QueryError("a network is trained by gradients", hint='say method = "sgd"')
+        return
+    if job.model == "cox":
+        raise QueryError("the cox model is trained by Newton steps", hint="leave the method out")
+    if how.method not in METHODS or how.optimizer not in OPTIMIZERS:
+        raise QueryError("the job asks for an unknown method or optimizer", hint=", ".join((*METHODS, *OPTIMIZERS)))
+    for name, low, high in _DESCENT_BOUNDS:
+        value = getattr(how, name)
+        if not (math.isfinite(value) and low <= value <= high):
+            raise QueryError(f"{name} must be from {low:g} to {high:g}")
+    if how.rate <= 0 or how.clip <= 0 or how.learning_rate <= 0:
+        raise QueryError("rate, clip and learning_rate must be above 0")
+    if (how.hidden != ()) != (job.model == "mlp") or not all(1 <= width <= MAX_WIDTH for width in how.hidden):
+        raise QueryError(
+            f"a network has 1 to {MAX_LAYERS} hidden layers of up to {MAX_WIDTH:,}, a regression none",
+            hint="hidden = [32, 16]",
+        )
+    if len(how.hidden) > MAX_LAYERS:
+        raise QueryError(f"a network has at most {MAX_LAYERS} hidden layers")
+    if how.method == "average" and (how.rate != 1 or how.local_steps < 1 or how.local_rate <= 0):
+        raise QueryError("averaging takes rate = 1, and local_steps and local_rate above 0")
+    if how.method == "sgd" and (how.local_steps or how.local_rate or how.proximal):
+        raise QueryError("only averaging takes local steps", hint='method = "average"')
+    if job.selection.rows_per_person != 1 or (how.rate < 1 and dataset.max_institutions_per_person != 1):
+        raise QueryError(
+            "gradients are of persons: one row each, and in a sample from one institution each",
+            hint="rows_per_person = 1; where persons are at several institutions use rate = 1",
+        )
 
 
 def _check_survival(job: Job, label: Column, dataset: Dataset) -> None:

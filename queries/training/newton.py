@@ -32,6 +32,7 @@ class Released:
     theta: Floats
     sums: Floats
     deviation: float
+    survivors: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,12 @@ def _deviances(plan: JobPlan, moments: Moments) -> tuple[float | None, float | N
         case "multinomial":
             return 2 * moments.loss, None, -moments.loss
     return None, None, -moments.loss
+
+
+def values_of(plan: JobPlan, theta: Floats) -> dict[str, float]:
+    """Return a regression's coefficients in the data's own units, by name."""
+    nothing = np.zeros((len(theta), len(theta)))
+    return {found.name: found.value for found in _coefficients(plan, theta, nothing, nothing)}
 
 
 def _coefficients(plan: JobPlan, theta: Floats, covariance: Floats, noise: Floats) -> tuple[Coefficient, ...]:

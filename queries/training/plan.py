@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isqrt
+from math import ceil, isqrt, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from queries.accounting import Curve
+from queries.accounting import NANO, Curve, epsilon_to_rho_nano, rho_to_epsilon
 from queries.errors import QueryError
 from queries.plan import NoiseShape, Plan, make_plan, noise_shape
 from queries.schema import Dataset
+from queries.subsampling import cost_of_round
 from queries.training.design import Floats
 from queries.training.job import Job, resolve_job
 from queries.training.statistics import Statistic, make_statistic
@@ -29,6 +30,10 @@ _SMALLEST_SCALE = 24
 _MARGIN_BITS = 20  # of the norm, beyond which rounding errors of the check itself cannot reach
 _ROOM = 1 << 60
 MAX_LENGTH = 4_000_000
+MAX_WEIGHTS = 16_000_000
+GRADIENT_BITS, NETWORK_BITS = 24, 16
+"""A clipped gradient becomes integers of this norm: coarser where a model is long, so that two bytes a number do."""
+SHORTEST_IN_LANES = 1 << 13
 _BLOCK = 1 << 22  # numbers that a block of rows may take
 
 
@@ -55,24 +60,46 @@ class JobPlan:
 
     @property
     def round_rho_nano(self) -> int:
-        """Cost of one round, in units of 10^-9 of rho."""
+        """A round's share of the stated cost, in units of 10^-9 of rho."""
         return self.rho_nano // self.slots
 
     @property
+    def noise_rho_nano(self) -> int:
+        """What a round's noise alone gives a person who is in it, in units of 10^-9 of rho."""
+        how = self.job.descent
+        return self.round_rho_nano if how is None else int(NANO / (2 * how.noise_multiplier**2))
+
+    @cached_property
     def round_cost(self) -> Curve:
-        """Cost of one round as it is charged."""
-        return Curve.from_rho_nano(self.round_rho_nano)
+        """Cost of one round as it is charged: less than the noise alone gives where persons take part by chance."""
+        how = self.job.descent
+        if how is None or how.rate == 1:
+            return Curve.from_rho_nano(self.noise_rho_nano)
+        return cost_of_round(how.rate, how.noise_multiplier)
 
     @property
     def cost(self) -> Curve:
         """What is set aside for the whole job."""
-        return Curve(tuple(self.slots * nano for nano in self.round_cost.nano))
+        return self.round_cost * self.slots
+
+    def epsilon(self, rounds: int | None = None) -> float:
+        """Return the epsilon of so many rounds, by default of all that are paid, at the dataset's delta."""
+        count = self.slots if rounds is None else rounds
+        if self.job.descent is None:
+            return rho_to_epsilon(count * self.round_rho_nano / NANO, self.dataset.delta)
+        return (self.round_cost * count).epsilon(self.dataset.delta)
 
     @property
     def largest_sum(self) -> int:
         """Bound on the absolute value of every exact sum over all institutions, in unrefined lattice steps."""
         rows = self.selection.rows_per_person * self.dataset.max_institutions_per_person
-        return self.dataset.max_persons * rows * self.row_norm
+        every = self.dataset.max_persons * rows
+        how = self.job.descent
+        if how is not None and how.method == "average":
+            return self.row_norm
+        if how is not None:  # sums are clamped to it: `clamp`
+            every = min(every, ceil(4 * how.rate * self.dataset.max_persons) + 64)
+        return every * self.row_norm
 
     @cached_property
     def statistic(self) -> Statistic:
@@ -84,7 +111,7 @@ class JobPlan:
         return noise_shape(
             self.delta_squared,
             self.largest_sum,
-            rho_nano // self.slots,
+            rho_nano // self.slots if self.job.descent is None else self.noise_rho_nano,
             threshold=threshold,
             colluders=colluders,
             invited=invited,
@@ -127,37 +154,91 @@ class JobPlan:
 def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
     """Return the plan of a job that costs rho_nano / 10^9 of zCDP in all; deterministic.
 
-    Raise QueryError as `resolve_job` does, or where a round would be too long or the cost too small to divide.
+    Raise QueryError as `resolve_job` does, or where a round would be too long, the cost too small to divide, or, for
+    training by gradients, not the one that its noise stands for (`stated_rho_nano`).
     """
     job = resolve_job(job, dataset)
     selection = make_plan(job.selection, dataset)
     statistic = make_statistic(job, dataset)
-    if statistic.length > MAX_LENGTH:
+    longest = MAX_LENGTH if job.descent is None else MAX_WEIGHTS
+    if statistic.length > longest:
         raise QueryError(
-            f"a round of this job would release {statistic.length:,} numbers; at most {MAX_LENGTH:,} are possible",
-            hint="use fewer predictors, or a coarser time grid",
+            f"a round of this job would release {statistic.length:,} numbers; at most {longest:,} are possible",
+            hint="use fewer predictors, a coarser time grid, or a smaller network",
         )
     if rho_nano < job.rounds + job.spare_rounds:
         raise QueryError("the cost is too small to be divided over the job's rounds", hint="choose a larger epsilon")
     rows = selection.rows_per_person * dataset.max_institutions_per_person
-    bits = SCALE_BITS
-    while dataset.max_persons * rows << (bits + 1) > _ROOM:
-        bits -= 1
-    if bits < _SMALLEST_SCALE:
-        raise QueryError(
-            "sums over this many rows do not fit into 62 bits",
-            hint="publish the dataset with a smaller max_persons",
-        )
-    # Rounding moves each number by at most 1/2, so the norm by at most half the root of how many there are; with the
-    # margin for the check that is a millionth more noise than the bare norm would need.
-    row_norm = (1 << bits) + (1 << (bits - _MARGIN_BITS)) + isqrt(statistic.length) // 2 + 2
-    return JobPlan(
+    if job.descent is None:
+        bits = _regression_bits(dataset.max_persons * rows)
+        row_norm = (1 << bits) + (1 << (bits - _MARGIN_BITS)) + isqrt(statistic.length) // 2 + 2
+    else:
+        bits = NETWORK_BITS if statistic.length >= SHORTEST_IN_LANES else GRADIENT_BITS
+        row_norm = stochastic_norm(bits, statistic.length)
+    # One person moves an institution's whole change, from one end of its clip to the other.
+    moved = 2 if job.descent is not None and job.descent.method == "average" else 1
+    plan = JobPlan(
         job=job,
         dataset=dataset,
         selection=selection,
         length=statistic.length,
         scale_bits=bits,
         row_norm=row_norm,
-        delta_squared=(rows * row_norm) ** 2,
+        delta_squared=(moved * rows * row_norm) ** 2,
         rho_nano=rho_nano,
     )
+    if job.descent is not None:
+        stated = _stated(plan)
+        if abs(rho_nano - stated) > 1 + stated // 1_000_000:
+            raise QueryError("the request states another cost than its noise stands for", hint="sign it anew")
+    return plan
+
+
+def stated_rho_nano(job: Job, dataset: Dataset) -> int:
+    """Return the cost that a job by gradients states: the rho whose epsilon at the dataset's delta is the job's.
+
+    Its rounds are charged by their own curve (`JobPlan.round_cost`); this number is for policies, logs and people.
+    Raise QueryError or BudgetError where the job is impossible.
+    """
+    how = job.descent
+    if how is None:
+        raise ValueError("a job by Newton steps states what its analyst chose")
+    curve = Curve.from_rho_nano(int(NANO / (2 * how.noise_multiplier**2)))
+    if how.rate < 1:
+        curve = cost_of_round(how.rate, how.noise_multiplier)
+    return _stated_for((curve * (job.rounds + job.spare_rounds)).epsilon(dataset.delta), dataset.delta)
+
+
+def _stated(plan: JobPlan) -> int:
+    return _stated_for(plan.epsilon(), plan.dataset.delta)
+
+
+def _stated_for(epsilon: float, delta: float) -> int:
+    if not epsilon > 0:
+        raise QueryError("the job costs nothing: so much noise teaches nothing", hint="use a smaller noise_multiplier")
+    return epsilon_to_rho_nano(epsilon, delta)
+
+
+def _regression_bits(rows: int) -> int:
+    """As fine as sums of so many rows allow. Raise QueryError where that is too coarse."""
+    bits = SCALE_BITS
+    while rows << (bits + 1) > _ROOM:
+        bits -= 1
+    if bits < _SMALLEST_SCALE:
+        raise QueryError(
+            "sums over this many rows do not fit into 62 bits",
+            hint="publish the dataset with a smaller max_persons",
+        )
+    return bits
+
+
+def stochastic_norm(bits: int, length: int) -> int:
+    """Return a bound on the integer norm of a vector of norm 2^bits that is rounded to either neighbour at random.
+
+    Kairouz, Liu and Steinke 2021, Proposition 22, with beta = 10^-6; a vector that exceeds it is cut towards zero
+    instead, which makes it no longer than it was.
+    """
+    scaled = 1 << bits
+    root = isqrt(length) + 1
+    likely = scaled**2 + length // 4 + ceil(sqrt(2 * log(1e6)) * (scaled + root / 2))
+    return isqrt(min((scaled + root) ** 2, likely)) + 1

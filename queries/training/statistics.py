@@ -62,6 +62,10 @@ class Statistic(Protocol):
 
 def make_statistic(job: Job, dataset: Dataset) -> Statistic:
     """Return the statistic of a resolved job."""
+    if job.descent is not None:
+        from queries.training.gradients import Gradients
+
+        return Gradients(job, dataset, job.descent)
     design = make_design(job, dataset)
     if job.model == "cox":
         from queries.training.cox import Cox
@@ -130,6 +134,13 @@ class Glm:
         out[:, -4] = WEIGHT_TOTALS / 2
         for place, (total, scale) in enumerate(zip(totals, scale_m, strict=True), start=-3):
             out[:, place] = np.clip(total / scale, -1.0, 1.0) * (WEIGHT_TOTALS / 2)
+        return out
+
+    def gradients(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """Return the gradient of each row's loss, shape (rows, width), not scaled. NaN as for `rows`."""
+        x = self.design.matrix(values)
+        residual, _, _ = self._derivatives(values[self._label], x @ self._by_class(theta).T, theta)
+        out: Floats = -(residual[:, :, None] * x[:, None, :]).reshape(len(x), self.width)
         return out
 
     def _derivatives(self, label: Floats, eta: Floats, theta: Floats) -> tuple[Floats, Floats, tuple[Floats, ...]]:

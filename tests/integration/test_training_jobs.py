@@ -191,3 +191,21 @@ def test_a_job_that_the_budget_does_not_cover_is_refused_whole(tmp_path: Path) -
                 session.train("poisson", epsilon=2.5, rounds=10, **AWARDS)
         assert spent(built, "hospital-a") == used
         assert len(jobs(built, "hospital-a")) == 1
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_training_by_gradients(built: Consortium, model: str) -> None:
+    more = {"hidden": [8]} if model == "mlp" else {}
+    if more:
+        pytest.importorskip("torch")
+    asked = AWARDS | {"method": "sgd", "rate": 0.5, "clip": 1.0, "learning_rate": 0.3, "batch": 100.0, "rounds": 3}
+    before = spent(built, "hospital-a")
+    with built.session() as session:
+        explained = session.explain_job(model, epsilon=50.0, **asked, **more)
+        trained = session.train(model, epsilon=50.0, **asked, **more)
+    assert explained.cost.epsilon <= 50.0
+    assert trained.complete
+    assert trained.cost.epsilon < explained.cost.epsilon  # the spare round was given back
+    predicted = trained.predict(poisson_pooled())
+    assert predicted.shape == (200,)
+    wait_for(lambda: 0 < spent(built, "hospital-a") - before < explained.plan.rho_nano)

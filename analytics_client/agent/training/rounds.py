@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from analytics_client.agent.ledger_jobs import JobHold
 from analytics_client.agent.sources import Source
+from analytics_client.agent.training import descent
 from protos.v1 import agent_pb2
 from queries.accounting import Curve
 from queries.errors import QueryError
 from queries.training.design import Floats
 from queries.training.encode import decode_model
+from queries.training.gradients import Gradients
 from queries.training.plan import JobPlan
 from trust.identity.requests import VerifiedRequest
 from trust.question import AnyPlan, model_hash, slot_id
@@ -35,7 +37,8 @@ class JobStep:
 
     def sums(self, plan: JobPlan, source: Source, salt: bytes) -> NDArray[np.int64]:
         """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`."""
-        return plan.sums(source.rows(plan.selection, salt), self.theta)
+        rows = source.rows(plan.selection, salt)
+        return plan.sums(rows, self.theta) if plan.job.descent is None else descent.sums(plan, rows, self.theta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,10 @@ def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
         return None
     if announce.job.slot >= plan.slots:
         raise QueryError(f"the job paid for {plan.slots} rounds, and this is another one")
-    theta = decode_model(announce.job.model, plan.statistic.width)
+    statistic = plan.statistic
+    if isinstance(statistic, Gradients):
+        descent.row_gradients(statistic)  # refuses now what could not be computed later
+    theta = decode_model(announce.job.model, statistic.width)
     return JobStep(announce.job.slot, theta, model_hash(announce.job.model))
 
 
@@ -72,4 +78,4 @@ def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) ->
         rho_nano=verified.rho_nano,
         expires_at=verified.expires_at,
     )
-    return Charge(slot_id(verified.request_id, step.slot), plan.round_cost, plan.round_rho_nano, hold)
+    return Charge(slot_id(verified.request_id, step.slot), plan.round_cost, verified.rho_nano // plan.slots, hold)

@@ -1,0 +1,88 @@
+"""The course of a job: from release to release, the model that each next round is asked at.
+
+A function of the releases alone, which are public: coordinator and analyst each follow it. Must not know: data, keys.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from queries.errors import QueryError
+from queries.training import newton
+from queries.training.design import Floats
+from queries.training.gradients import Gradients
+from queries.training.job import Descent
+from queries.training.newton import Released
+from queries.training.plan import JobPlan
+
+_ADAM = (0.9, 0.999, 1e-8)
+_LARGEST = 1e6
+
+
+class Course(Protocol):
+    """A job under way; `theta` is the model that the next round is asked at."""
+
+    theta: Floats
+
+    def take(self, release: Released) -> None:
+        """Go on by one release. Raise QueryError where training diverged; `theta` is then the last good model."""
+
+
+def make_course(plan: JobPlan) -> Course:
+    """Return the course of a job at its beginning."""
+    if isinstance(plan.statistic, Gradients):
+        return _Descent(plan, plan.statistic)
+    return _Newton(plan)
+
+
+class _Newton:
+    def __init__(self, plan: JobPlan) -> None:
+        self._plan = plan
+        self.theta = newton.initial(plan)
+
+    def take(self, release: Released) -> None:
+        self.theta = newton.advance(self._plan, release)
+
+
+class _Descent:
+    """Server steps on noisy gradients, or on changes of models: SGD, momentum (Polyak), Adam (Kingma and Ba 2015)."""
+
+    def __init__(self, plan: JobPlan, statistic: Gradients) -> None:
+        self._how: Descent = statistic.how
+        self._ridge = plan.job.ridge
+        self.theta = statistic.initial()
+        self._first, self._second, self._steps = np.zeros(0), np.zeros(0), 0
+
+    def take(self, release: Released) -> None:
+        how = self._how
+        gradient = release.sums * how.clip
+        # Averaging: minus the mean change, so that both are something to step against. The institutions count alike.
+        gradient = gradient / how.batch if how.method == "sgd" else -gradient / max(release.survivors, 1)
+        if self._ridge:
+            gradient = gradient + self._ridge * release.theta
+        step = self._step(gradient)
+        theta = release.theta - how.learning_rate * step
+        if not np.isfinite(theta).all() or np.abs(theta).max() > _LARGEST:
+            raise QueryError(
+                "training diverged: weights grow without bound", hint="use a smaller learning_rate or more noise budget"
+            )
+        self.theta = theta
+
+    def _step(self, gradient: Floats) -> Floats:
+        how = self._how
+        self._steps += 1
+        if how.optimizer == "sgd":
+            return gradient
+        if not len(self._first):
+            self._first, self._second = np.zeros_like(gradient), np.zeros_like(gradient)
+        if how.optimizer == "momentum":
+            self._first = how.momentum * self._first + gradient
+            return self._first
+        one, two, small = _ADAM
+        self._first = one * self._first + (1 - one) * gradient
+        self._second = two * self._second + (1 - two) * gradient**2
+        first, second = self._first / (1 - one**self._steps), self._second / (1 - two**self._steps)
+        out: Floats = first / (np.sqrt(second) + small)
+        return out

@@ -1,0 +1,96 @@
+"""Models trained by gradients: how many numbers they have, where they start, and what they predict.
+
+A network's numbers lie in one vector, layer by layer, each layer's weights (inputs, outputs) row by row before its
+biases. Its first weights come from the job's public seed. Predictions are computed here, gradients where the data are.
+Must not know: PyTorch, noise, rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from math import sqrt
+
+import numpy as np
+
+from queries.schema import Categorical, Dataset
+from queries.training.design import Design, Floats, make_design
+from queries.training.job import Descent, Job
+from queries.training.statistics import Glm, Moments
+
+
+class Gradients:
+    """What a round by gradients releases: see `statistics.Statistic`, whose shape it has."""
+
+    def __init__(self, job: Job, dataset: Dataset, how: Descent) -> None:
+        self.design: Design = make_design(job, dataset)
+        self.how = how
+        self.job = job
+        self.network = job.model == "mlp"
+        kind = dataset.column(job.label).kind
+        self.classes = len(kind.keys) if isinstance(kind, Categorical) else 0
+        self.centre = (0.0, 1.0)
+        if not isinstance(kind, Categorical):
+            self.centre = (kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2)
+        self.glm = None if self.network else Glm(job, dataset, self.design)
+        self.layers = tuple(pairwise((self.design.width, *how.hidden, max(1, self.classes)))) if self.network else ()
+        glm_width = self.glm.width if self.glm is not None else 0
+        self.width = sum((inputs + 1) * outputs for inputs, outputs in self.layers) or glm_width
+        self.length = self.width
+
+    def initial(self) -> Floats:
+        """Return the first model: zeros, or a network's weights after He et al. 2015, uniform, from the public seed."""
+        out = np.zeros(self.width)
+        random = np.random.Generator(np.random.PCG64(self.how.seed))
+        start = 0
+        for inputs, outputs in self.layers:
+            bound = sqrt(6 / inputs)
+            out[start : start + inputs * outputs] = (2 * random.random(inputs * outputs) - 1) * bound
+            start += (inputs + 1) * outputs
+        return out
+
+    def parts(self, theta: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Yield weights (inputs, outputs) and biases (outputs,) of each layer."""
+        start = 0
+        for inputs, outputs in self.layers:
+            middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
+            yield theta[start:middle].reshape(inputs, outputs), theta[middle:end]
+            start = end
+
+    def label(self, values: Mapping[str, Floats]) -> Floats:
+        """Return the label as a network sees it: codes of categories, numbers scaled to [-1, 1]."""
+        given = values[self.job.label]
+        if self.classes:
+            return given
+        mid, half = self.centre
+        return np.clip((given - mid) / half, -1.0, 1.0)
+
+    def mean(self, x: Floats, theta: Floats) -> Floats:
+        """Return predictions of rows of the design matrix, as `Glm.mean` does."""
+        if self.glm is not None:
+            return self.glm.mean(x, theta)
+        layers = list(self.parts(theta))
+        for number, (weights, biases) in enumerate(layers):
+            x = x @ weights + biases
+            if number < len(layers) - 1:
+                x = np.maximum(x, 0.0)
+        if not self.classes:
+            mid, half = self.centre
+            out: Floats = x[:, 0] * half + mid
+            return out
+        probabilities: Floats = np.exp(x - np.logaddexp.reduce(x, axis=1)[:, None])
+        return probabilities
+
+    def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """Return each row's gradient of the loss, divided by the clip: what is longer than 1 is clipped later.
+
+        Regressions only: a network's come from where PyTorch is.
+        """
+        if self.glm is None:
+            raise TypeError("gradients of a network are computed by the agent")
+        return self.glm.gradients(values, theta) / self.how.clip
+
+    def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
+        """A gradient has no moments: it is read by `course`."""
+        del sums, theta, deviation
+        raise TypeError("a model trained by gradients has no moments")
