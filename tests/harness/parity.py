@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.consortium import consortium
 from harness.data import CNSIM, DATA, HEART, cnsim_pooled, heart_pooled
 from harness.noiseless import remove_noise
 from queries.builder import (
+    ColumnRef,
     Measure,
     Table,
     _,
@@ -47,6 +48,9 @@ from queries.builder import (
     survival,
     t_test,
 )
+from queries.quantiles import tree_of
+
+TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ class Case:
     name: str
     reference: float
     value: float
+    leaf: float = 0.0
+    """Of a quantile, the width of the leaves it is read from; its value is right to within one."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are the same number: to 1e-8, or to a quantile's leaf."""
+        return self.relative_error <= TOLERANCE or abs(self.value - self.reference) <= self.leaf
 
     @property
     def relative_error(self) -> float:
@@ -184,6 +195,20 @@ class Asker:
         """Ask through SQL."""
         yield from self._pair(self.session.query(f"SELECT {select} FROM {self.name} {rest}", rho=0.001), references)
 
+    def quantiles(self, name: str, values: pd.Series, shares: Sequence[float]) -> Iterator[Case]:
+        """Ask for quantiles of a column; all of them come from one tree."""
+        column = ColumnRef(name)
+        result = self.session.query(
+            self.table.agg(n=count(), **{f"q{share:g}".replace(".", "_"): column.quantile(share) for share in shares}),
+            rho=0.001,
+        )
+        found, kind = numbers(result), self.session.describe(self.name).numeric(name)
+        edges = tree_of(kind).levels[-1]
+        for share in shares:
+            value = found[f"q{share:g}".replace(".", "_")]
+            reference = float(values.quantile(share))
+            yield Case(f"{self.name}: quantile {share:g} of {name}", reference, value, leaf=edges[1] - edges[0])
+
     def _pair(self, result: Result, references: Numbers) -> Iterator[Case]:
         found = numbers(result)
         for name, reference in references.items():
@@ -218,13 +243,21 @@ def described(name: str, values: pd.Series) -> dict[str, float]:
         f"var_pop_{name}": values.var(ddof=0),
         f"stddev_{name}": values.std(),
         f"stddev_pop_{name}": values.std(ddof=0),
+        f"skewness_{name}": values.skew(),
+        f"kurtosis_{name}": values.kurt(),
     }
 
 
 def described_sql(name: str) -> str:
-    return ", ".join(
-        f"{function}({name})" for function in ("COUNT", "SUM", "AVG", "VARIANCE", "VAR_POP", "STDDEV", "STDDEV_POP")
-    )
+    functions = "COUNT SUM AVG VARIANCE VAR_POP STDDEV STDDEV_POP SKEWNESS KURTOSIS"
+    return ", ".join(f"{function}({name})" for function in functions.split())
+
+
+def histogram(name: str, values: pd.Series, lower: float, upper: float, bins: int) -> dict[str, float]:
+    counts, edges = np.histogram(values.dropna(), np.linspace(lower, upper, bins + 1))
+    ends = [")"] * (bins - 1) + ["]"]
+    labels = [f"[{low:.12g}, {high:.12g}{end}" for (low, high), end in zip(pairwise(edges), ends, strict=True)]
+    return {f"histogram_{name} {label}": n for label, n in zip(labels, counts, strict=True)}
 
 
 def pair_references(y: str, x: str, frame: pd.DataFrame) -> dict[str, float]:
@@ -269,8 +302,14 @@ def cnsim(ask: Asker) -> Iterator[Case]:
     frame = cnsim_pooled().rename(columns={"LAB_GLUC_ADJUSTED": "lab_gluc", "PM_BMI_CATEGORICAL": "bmi_class"})
     for name in ("lab_tsc", "lab_trig", "lab_hdl", "lab_gluc", "bmi"):
         yield from ask.sql(described(name, frame[name]), described_sql(name))
+    for name in ("lab_hdl", "lab_tsc", "bmi"):
+        yield from ask.quantiles(name, frame[name].dropna(), (0.05, 0.25, 0.5, 0.75, 0.95))
     yield from ask.sql({"avg_lab_tsc": 5.85192485623003, "count_lab_tsc": 7825}, "AVG(lab_tsc), COUNT(lab_tsc)")
     yield from ask.sql({"count": 1554}, "COUNT(*)", "WHERE lab_tsc IS NULL")
+    ways = pd.crosstab([frame.gender, frame.dis_diab], frame.bmi_class).stack()
+    crosstab = {f"n {int(g)} {int(d)} {int(b)}": value for (g, d, b), value in ways.items()}
+    yield from ask.sql(crosstab, "COUNT(*) AS n", "GROUP BY gender, dis_diab, bmi_class")
+    yield from ask.sql(histogram("bmi", frame.bmi, 5, 80, 15), "HISTOGRAM(bmi, 15), COUNT(*)")
     for y, x in (("lab_tsc", "lab_trig"), ("lab_hdl", "bmi")):
         yield from ask.sql(pair_references(y, x, frame), pair_sql(y, x))
     complete = frame[["lab_tsc", "lab_trig"]].dropna()
@@ -327,6 +366,10 @@ def heart(ask: Asker) -> Iterator[Case]:
     frame["sex"] = frame["sex"].map({"female": "0", "male": "1"})
     for name in ("age", "chol", "trestbps", "thalach", "oldpeak"):
         yield from ask.sql(described(name, frame[name]), described_sql(name))
+    for name in ("age", "thalach"):
+        yield from ask.quantiles(name, frame[name].dropna(), (0.1, 0.5, 0.9))
+    persons = {"count_patient_id": frame.patient_id.nunique(), "n": frame.patient_id.nunique()}
+    yield from ask.sql(persons, "COUNT(DISTINCT patient_id) AS n, COUNT(DISTINCT patient_id) AS count_patient_id")
     grouped = {
         f"{output} {key}": value
         for key, rows in frame.groupby("sex")
