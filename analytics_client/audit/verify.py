@@ -182,6 +182,8 @@ class _Run:
             return
         if self.since_ms == 0:
             self.since_ms = entry.at_ms
+        if entry.at_ms < self.until_ms:
+            self.find("is dated before the entry above it", seq)
         self.until_ms = max(self.until_ms, entry.at_ms)
         kind = entry.WhichOneof("event")
         if kind == "membership_published":

@@ -88,6 +88,7 @@ class _Run:
     asked: dict[bytes, bytes] = field(default_factory=dict)  # request id -> hash of the signed request
     cosignatures: int = 0
     agreeing: int = 0
+    latest_ms: int = 0
     tree: Recount = field(default_factory=Recount)
 
     def find(self, text: str, first: int | None = None, last: int | None = None) -> None:
@@ -195,6 +196,9 @@ class _Run:
             except LogError as error:
                 self.find(error.message, seq)
                 return
+            if entry.at_ms < self.latest_ms:
+                self.find("is dated before the entry above it", seq)
+            self.latest_ms = max(entry.at_ms, self.latest_ms)
             self._name(seq, entry)
             columns.append(entries.columns(entry))
         rows = {row.seq: row._asdict() for row in uow.raw_index(first, first + len(leaves))}

@@ -34,8 +34,13 @@ class AuditLog:
     def append_in(self, uow: UnitOfWork, entries: Sequence[log_pb2.LogEntry]) -> int:
         """Append entries in this transaction; return the sequence number of the first. Raise LogError on a bad entry.
 
-        The checkpoint is signed at the transaction's end at the latest; `head` signs it earlier.
+        The checkpoint is signed at the transaction's end at the latest; `head` signs it earlier. Times never go back
+        along the log: where this machine's clock did, or another coordinator's is ahead, an entry takes the time of the
+        one above it.
         """
+        latest = uow.latest_ms()
+        for entry in entries:
+            latest = entry.at_ms = max(entry.at_ms, latest)
         first = uow.append([encode(entry) for entry in entries])
         if entries:
             uow.before_commit(lambda: self._seal(uow))

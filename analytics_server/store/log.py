@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, TextClause, and_, delete, func, insert, select, text
 
 from analytics_server.store import tables as t
 from analytics_server.store.rows import CheckpointRow, CosignatureRow, LogRow
 from queries.errors import LogError
 from trust.tlog import entries
-from trust.tlog.merkle import Frontier, Node, Tree, leaf_hash
+from trust.tlog.merkle import MAX_SIZE, Frontier, Node, Tree, leaf_hash
 
 FILTERS = ("kind", "actor", "analyst", "dataset", "institution", "outcome")
 """What `leaves` can be narrowed by, besides `request_id` (a hex prefix), `since_ms` and `before_ms`."""
@@ -31,21 +31,25 @@ class Log:
     _connection: Connection
     _frontier: Frontier | None = None
     """Where the log ends that this transaction has appended to; nobody else can append before it ends."""
-    _resume: tuple[int, tuple[bytes, ...]] = (0, ())
-    """Size and peaks of the log when this process last appended: good for as long as the size is still the same."""
+    _resume: tuple[int, tuple[bytes, ...], int] = (0, (), 0)
+    """Size, peaks and last time of the log when this process last appended: good while the size is still the same."""
     _signed: CheckpointRow | None = None
 
     def append(self, leaves: Sequence[bytes]) -> int:
         """Append leaves (serialised `LogEntry`); return the first one's sequence number. Raise LogError on bad bytes.
 
-        Tree nodes and the search table grow in the same transaction; until it commits nothing has happened.
+        Tree nodes and the search table grow in the same transaction; until it commits nothing has happened. Raise
+        LogError also where an entry is dated before the one above it: `latest_ms` says what that one has.
         """
         decoded = [entries.columns(entries.decode(leaf)) for leaf in leaves]
-        if self._connection.dialect.name == "postgresql":
-            self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _APPENDING})
+        latest = self.latest_ms()
         first = self.tree_size()
         if not leaves:
             return first
+        for column in decoded:
+            if column.at_ms < latest:
+                raise LogError("an audit entry may not be dated before the one above it")
+            latest = column.at_ms
         frontier = Frontier(first, self._resume[1] if self._resume[0] == first else self._tree(first).peaks())
         rows, nodes = [], []
         for seq, leaf in enumerate(leaves, first):
@@ -58,8 +62,17 @@ class Log:
         if nodes:
             self._connection.execute(insert(t.audit_node), nodes)
         self._index(first, decoded)
-        self._frontier, self._resume = frontier, (frontier.size, frontier.peaks)
+        self._frontier, self._resume = frontier, (frontier.size, frontier.peaks, latest)
         return first
+
+    def latest_ms(self) -> int:
+        """Return when the last entry was made, 0 before the first. From here to its end this transaction is alone."""
+        if self._frontier is None and self._connection.dialect.name == "postgresql":
+            self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _APPENDING})
+        if self._resume[0] == self.tree_size():
+            return self._resume[2]
+        index = t.audit_index.c
+        return self._connection.execute(select(index.at_ms).order_by(index.seq.desc()).limit(1)).scalar() or 0
 
     def tree_size(self) -> int:
         """Return the number of entries."""
@@ -193,16 +206,23 @@ class Log:
 
 def _condition(name: str, value: str | int) -> ColumnElement[bool]:
     index = t.audit_index.c
-    if name == "request_id":
-        return index.request_id.startswith(str(value), autoescape=True)
+    if name == "request_id":  # a range, and not LIKE, for which SQLite would read the whole table
+        return and_(index.request_id >= value, index.request_id < f"{value}g")  # "g" comes after every hex digit
     if name == "since_ms":
-        return index.at_ms >= value
+        return index.seq >= _first_since(value)
     if name == "before_ms":
-        return index.at_ms < value
+        return index.seq < _first_since(value)
     if name not in FILTERS:
         raise LogError(f"the log cannot be filtered by {name!r}", hint=f"by: {', '.join(FILTERS)}, request_id")
     condition: ColumnElement[bool] = index[name] == value
     return condition
+
+
+def _first_since(at_ms: str | int) -> ColumnElement[int]:
+    """The first entry of a time or later; times never go back along the log, so this is one seek, and exact."""
+    index = t.audit_index.alias().c
+    found = select(index.seq).where(index.at_ms >= at_ms).order_by(index.at_ms, index.seq).limit(1).scalar_subquery()
+    return func.coalesce(found, MAX_SIZE - 1)
 
 
 class _StoredNodes:

@@ -6,8 +6,9 @@ Blocking; run it in an executor, from any thread. Must not know: gRPC, keys, rou
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -19,6 +20,8 @@ from analytics_server.store.physical import Physical
 from analytics_server.store.requests import Requests
 from queries.errors import ConfigError
 
+T = TypeVar("T")
+
 
 class UnitOfWork(People, Requests, Log, Physical):
     """One transaction. Get one from `Store.begin` or `Store.read`; it is of no use after its `with` block."""
@@ -27,6 +30,14 @@ class UnitOfWork(People, Requests, Log, Physical):
         self._connection = connection
         self._before: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
+
+    def _state(self) -> tuple[Any, ...]:
+        """Return what of this object a savepoint does not undo."""
+        return (self._frontier, self._resume, self._signed, len(self._before), len(self._after))
+
+    def _restore(self, state: tuple[Any, ...]) -> None:
+        self._frontier, self._resume, self._signed, before, after = state
+        del self._before[before:], self._after[after:]
 
     def before_commit(self, step: Callable[[], None]) -> None:
         """Run `step` inside the transaction, at its end."""
@@ -50,7 +61,7 @@ class Store:
             if sqlite
             else self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         )
-        self._resume: tuple[int, tuple[bytes, ...]] = (0, ())
+        self._resume: tuple[int, tuple[bytes, ...], int] = (0, (), 0)
         # SQLite lets one writer in and makes the others poll: queueing this process's own threads is fair and faster.
         self._turn: threading.Lock | nullcontext[None] = threading.Lock() if sqlite else nullcontext()
 
@@ -101,6 +112,33 @@ class Store:
         self._resume = uow._resume
         for step in uow._after:
             step()
+
+    def write_all(self, units: Sequence[Callable[[UnitOfWork], T]]) -> list[T | BaseException]:
+        """Run units of work in one transaction, each undone alone where it raises; return what each gave or raised.
+
+        One commit, and so one wait for the disk, for all of them: that is what makes a busy log fast. Every unit that
+        did not raise is durable when this returns. Raise ServiceError or LogError where the transaction as a whole
+        fails (of several units): then nothing happened.
+        """
+        if len(units) == 1:
+            try:
+                with self.begin() as uow:
+                    return [units[0](uow)]
+            except Exception as error:
+                return [error]
+        outcomes: list[T | BaseException] = []
+        with self.begin() as uow:
+            for unit in units:
+                state = uow._state()
+                try:
+                    with uow._connection.begin_nested(), engines.explained():
+                        outcomes.append(unit(uow))
+                except Exception as error:
+                    if uow._connection.invalidated:  # there is no transaction any more
+                        raise
+                    uow._restore(state)
+                    outcomes.append(error)
+        return outcomes
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:

@@ -342,3 +342,16 @@ def test_rotated_log_key_verifies_and_the_old_one_no_longer_does(tmp_path: Path)
     rows, heads = [Entry(*row) for row in made.entries()], made.checkpoints()
     report = verify(rows, heads[-1], made.memberships, made.governance_key, checkpoints=heads)
     assert any("is not signed by the log's key" in f.text for f in report.findings)
+
+
+def test_back_dated_entry_is_named_even_where_the_keeper_signed_it(world: World) -> None:
+    leaves = world.entries()
+    entry = entries.decode(leaves[-1][1])
+    entry.at_ms -= 3_600_000
+    appended = [Entry(*row) for row in leaves] + [Entry(len(leaves), entries.encode(entry))]
+    tree = merkle.Frontier()
+    for row in appended:
+        tree.append(merkle.leaf_hash(row.leaf))
+    head = notes.sign(Checkpoint(ORIGIN, tree.size, tree.root()).text(), notes.Signer(ORIGIN, world.log_key))
+    report = verify(appended, head, world.memberships, world.governance_key, checkpoints=world.checkpoints())
+    assert [(f.first, f.text) for f in report.findings] == [(len(leaves), "is dated before the entry above it")]

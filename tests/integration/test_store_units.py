@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -44,9 +44,9 @@ def enrol(uow: UnitOfWork, id: str = "alpha", key: bytes = b"k" * 32) -> None:  
     )
 
 
-def leaf(number: int = 0) -> bytes:
+def leaf(number: int = 0, at_ms: int = 1000) -> bytes:
     event = log_pb2.Requested(request_id=b"r%d" % number, analyst="ana", dataset="patients", purpose="p")
-    return entries.encode(log_pb2.LogEntry(at_ms=1000 + number, actor="ana", requested=event))
+    return entries.encode(log_pb2.LogEntry(at_ms=at_ms, actor="ana", requested=event))
 
 
 def test_invitation_is_good_once(store: Store) -> None:
@@ -364,3 +364,50 @@ def test_reader_sees_one_state(store: Store) -> None:
 def _append(store: Store) -> None:
     with store.begin() as uow:
         uow.append([leaf(1)])
+
+
+def test_units_written_together_fail_alone(store: Store) -> None:
+    """One transaction; what a unit that raised had done, its hooks included, is undone, and the others stand."""
+    steps: list[str] = []
+
+    def add(number: int, *, fail: bool = False) -> Callable[[UnitOfWork], int]:
+        def unit(uow: UnitOfWork) -> int:
+            seq = uow.append([leaf(number)])
+            uow.add_checkpoint(seq + 1, b"r%d" % number, b"n")
+            uow.after_commit(lambda: steps.append(str(number)))
+            if fail:
+                raise RuntimeError(f"unit {number}")
+            return seq
+
+        return unit
+
+    with store.begin() as uow:
+        uow.append([leaf(0)])
+    outcomes = store.write_all([add(1), add(2, fail=True), add(3), lambda uow: uow.participant("nobody")])  # type: ignore[list-item]
+    assert outcomes[0] == 1
+    assert isinstance(outcomes[1], RuntimeError)
+    assert outcomes[2:] == [2, None]
+    assert steps == ["1", "3"]
+    assert store.write_all([add(4)]) == [3]
+    assert [str(outcome) for outcome in store.write_all([add(5, fail=True)])] == ["unit 5"]
+    frontier = merkle.Frontier()
+    with store.read() as uow:
+        rows = uow.leaves(0, 10)
+        assert [row.leaf for row in rows] == [leaf(number) for number in (0, 1, 3, 4)]
+        assert [row.root for row in uow.checkpoints(0, 10)] == [b"r1", b"r3", b"r4"]
+        for row in rows:
+            frontier.append(merkle.leaf_hash(row.leaf))
+        assert uow.root() == frontier.root()
+
+
+def test_entry_is_not_dated_before_the_one_above_it(store: Store) -> None:
+    with store.begin() as uow:
+        uow.append([leaf(at_ms=1005)])
+        assert uow.latest_ms() == 1005
+        with pytest.raises(LogError, match="dated before"):
+            uow.append([leaf(at_ms=1004)])
+        with pytest.raises(LogError, match="dated before"):
+            uow.append([leaf(at_ms=1006), leaf(at_ms=1005)])
+        assert uow.append([leaf(at_ms=1006), leaf(at_ms=1006)]) == 1
+    with store.begin() as uow:
+        assert uow.latest_ms() == 1006
