@@ -146,21 +146,38 @@ def query(
     profile: Profile = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with the full precision.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write it: .csv, .json, .parquet, .html, or a picture: .png, .svg, .pdf."
+        ),
+    ] = None,
+    mock: Annotated[
+        bool, typer.Option("--dry-run", help="Answer from invented rows: asks nobody, spends nothing.")
+    ] = False,
 ) -> None:
     """Ask, and print the answer with 95% intervals. Say what it may cost with --epsilon or --rho."""
     from analytics_client import render
+    from analytics_client.result import check_writable
     from queries.errors import CohortiumError
 
+    if output is not None:
+        check_writable(output)  # before anything is spent
     with _session(profile) as session:
         try:
-            with _steps_shown() as show:
-                result = session.query(
-                    sql, epsilon=epsilon, rho=rho, purpose=purpose, minimum_cohort=minimum_cohort, on_progress=show
-                )
+            if mock:
+                result = session.dry_run(sql, epsilon=epsilon, rho=rho)
+            else:
+                with _steps_shown() as show:
+                    result = session.query(
+                        sql, epsilon=epsilon, rho=rho, purpose=purpose, minimum_cohort=minimum_cohort, on_progress=show
+                    )
         except CohortiumError as error:
             for line in render.refusal_lines(error):
                 typer.echo(line, err=True)
             raise
+    if output is not None:
+        result.save(output)
     if as_json:
         print_json(result.to_dict())
     elif as_csv:

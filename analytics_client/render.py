@@ -73,7 +73,7 @@ def result_table(result: Result) -> RenderableType:
             value, low, high = compact(estimate.value, estimate.low, estimate.high)
             cells += [value, f"{low} … {high}"]
         rows.append(cells)
-    notes = [result.participants, f"{result.cost} · logged as entry {result.log_seq}"]
+    notes = [result.participants, f"{result.cost} · {result.logged}"]
     return grid(columns, rows, title=f"{result.dataset}: {result.question}", notes=notes)
 
 

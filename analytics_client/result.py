@@ -1,7 +1,7 @@
 """What an analyst gets: estimates with 95% intervals, what they cost, who took part, and where it is logged.
 
 A Result is a value: everything in it was verified before it was made. It turns into text, JSON, CSV, HTML or pandas,
-and each of these is a view of the same rows. Must not know: the network, how results are verified.
+or a picture, and each of these is a view of the same rows. Must not know: the network, how results are verified.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analytics_client.render import compact
+from queries.errors import ConfigError
 from queries.estimate import BinEstimate, Estimate, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from analytics_client import plots
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Result:
     invited: int
     log_seq: int
     log_size: int
+    mock: bool = False
+    """Whether this is a dry run over invented rows, and so about nobody."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -66,7 +74,39 @@ class Result:
     @property
     def participants(self) -> str:
         """Who took part, in words."""
+        if self.mock:
+            return f"MOCK: invented rows of {self.invited} institutions; nobody was asked"
         return f"{len(self.survivors)} of {self.invited} institutions: {', '.join(self.survivors)}"
+
+    @property
+    def logged(self) -> str:
+        """Where it is logged, in words."""
+        return "nothing was spent or logged" if self.mock else f"logged as entry {self.log_seq}"
+
+    def plot(self, output: str | None = None, *, kind: plots.Kind | None = None, ax: Axes | None = None) -> Axes:
+        """Draw an output with its 95% intervals and return matplotlib's axes; see `plots.plot`."""
+        from analytics_client import plots
+
+        return plots.plot(self, output, kind=kind, ax=ax)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file of the kind that its ending says: .csv, .json, .parquet, .html, .png, .svg or .pdf.
+
+        A file that exists is replaced, once the new one is complete. Raise ConfigError for another ending, where a
+        library is missing, or where the file cannot be written.
+        """
+        path = Path(path)
+        check_writable(path)
+        write = _WRITERS[path.suffix.lower()]
+        part = path.with_name(f".{path.stem}.part{path.suffix}")
+        try:
+            write(self, part)
+            part.replace(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {(error.strerror or 'failed').lower()}") from None
+        finally:
+            part.unlink(missing_ok=True)
+        return path
 
     def estimate(self, column: str, **keys: str) -> Estimate:
         """Return one number: `result.estimate("age", sex="female")`. Raise KeyError where there is no such cell."""
@@ -89,7 +129,7 @@ class Result:
             "invited": self.invited,
             "request_id": self.request_id,
             "log": {"seq": self.log_seq, "size": self.log_size},
-        }
+        } | ({"mock": True} if self.mock else {})
 
     def to_json(self) -> str:
         """Return `to_dict` as indented JSON."""
@@ -127,11 +167,56 @@ class Result:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.table.keys)
         head += "".join(f"<th>{html.escape(name)}</th><th>95% interval</th>" for name in flat_names(self.table))
         body = "".join(f"<tr>{_html_row(row)}</tr>" for row in self.rows)
-        notes = f"{self.participants}. {self.cost}. Logged as entry {self.log_seq}."
+        notes = f"{self.participants}. {self.cost}. {self.logged}."
         return (
             f"<table><caption>{html.escape(self.question)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table><p><small>{html.escape(notes)}</small></p>"
         )
+
+
+def _write_parquet(result: Result, path: Path) -> None:
+    try:
+        import pyarrow  # noqa: F401 -- pandas looks for it
+    except ImportError:
+        raise ConfigError("Parquet needs pyarrow", hint="install it: pip install pyarrow; or save as .csv") from None
+    result.to_pandas().to_parquet(path, index=False)
+
+
+def _write_picture(result: Result, path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    try:
+        result.plot(ax=axes)
+        figure.savefig(path, dpi=150)
+    finally:
+        pyplot.close(figure)
+
+
+def _page(result: Result) -> str:
+    title = html.escape(f"{result.dataset}: {result.question}")
+    return f'<!doctype html><meta charset="utf-8"><title>{title}</title>{result._repr_html_()}\n'
+
+
+_WRITERS: dict[str, Callable[[Result, Path], object]] = {
+    ".csv": lambda result, path: path.write_text(result.to_csv(), encoding="utf-8"),
+    ".json": lambda result, path: path.write_text(result.to_json() + "\n", encoding="utf-8"),
+    ".parquet": _write_parquet,
+    ".html": lambda result, path: path.write_text(_page(result), encoding="utf-8"),
+    ".png": _write_picture,
+    ".svg": _write_picture,
+    ".pdf": _write_picture,
+}
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError where `save` could not write this file, as far as can be told without a result."""
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"{path.name} has no ending that says what it is", hint=f"one of {', '.join(_WRITERS)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
+    if _WRITERS[path.suffix.lower()] is _write_picture and find_spec("matplotlib") is None:
+        raise ConfigError("pictures need matplotlib", hint='install it: pip install "cohortium[plot]"')
 
 
 def flat_names(table: Table) -> Sequence[str]:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TypeAlias, Unpack
 
 from analytics_client import profile as profiles
+from analytics_client.dry_run import dry_run
 from analytics_client.enrolment import renew_if_due
 from analytics_client.explain import Explanation, cost_of, explain
 from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
@@ -155,6 +156,34 @@ class Session:
             _rho_nano(epsilon, rho, plan.dataset.delta),
             institutions=listing.serving,
             colluders=overview.membership.colluders,
+        )
+
+    def dry_run(
+        self,
+        question: Question,
+        *,
+        epsilon: float | None = None,
+        rho: float | None = None,
+        rows: int = 1000,
+        seed: int = 0,
+    ) -> Result:
+        """Return an answer of the same shape as `query` would, from `rows` invented rows: nobody is asked.
+
+        The rows are drawn from the published description alone, by `seed`; the noise is what the cost would give, anew
+        each time. The result says that it is a mock. Raise what `explain` raises, and ConfigError where the agents'
+        engine is not installed.
+        """
+        overview = self._published(fresh_s=FRESH_S)
+        plan, listing = self._plan(question, overview)
+        rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
+        return dry_run(
+            plan,
+            cost_of(rho_nano, plan.dataset.delta),
+            rho_nano,
+            institutions=max(len(listing.serving), SMALLEST_COHORT, overview.membership.minimum_cohort),
+            colluders=overview.membership.colluders,
+            rows=rows,
+            seed=seed,
         )
 
     def query(
