@@ -39,6 +39,8 @@ KEYS = {
     "local_steps": COUNT,
     "local_rate": NUMBER,
     "proximal": NUMBER,
+    "split": TEXT,
+    "held_out": NUMBER,
 }
 REQUIRED = ("dataset", "model", "label", "features")
 

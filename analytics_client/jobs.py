@@ -23,6 +23,8 @@ class JobAsked(TypedDict, total=False):
     "cox" needs `event`, the column that says whether it happened, and `times`, a public time grid. `ridge` is the L2
     penalty per person on columns scaled to -1..1; `spare_rounds` are paid beside `rounds` for rounds that fail.
 
+    `split` names a division of the rows that leaves the share `held_out` for `Session.evaluate`.
+
     `method` "sgd" or "average" trains by gradients, and needs `clip` and `learning_rate`, with "average" `local_steps`
     and `local_rate`; the noise is what the session's `epsilon` allows, or `noise_multiplier`. `rate` is the chance with
     which a person is in a round, `batch` what sums are divided by: by default `rate` times the public max_persons.
@@ -51,6 +53,8 @@ class JobAsked(TypedDict, total=False):
     local_steps: int
     local_rate: float
     proximal: float
+    split: str
+    held_out: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
         edges=tuple(float(time) for time in asked.get("times", ())),
         ridge=float(asked.get("ridge", 0.0)),
         descent=_descent(asked, dataset, epsilon) if "method" in asked else None,
+        split=asked.get("split", ""),
+        held_out=float(asked.get("held_out", 0.0)),
     )
 
 

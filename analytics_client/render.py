@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from analytics_client.jobs import JobListing
     from analytics_client.result import Result
     from analytics_client.session import Listing
-    from analytics_client.training import JobExplanation, Trained
+    from analytics_client.training import EvaluationResult, JobExplanation, Trained
     from queries.errors import CohortiumError
     from queries.schema import Column, Dataset
 
@@ -113,6 +113,17 @@ def model_table(model: Trained) -> RenderableType:
     )
     notes.append(f"{model.cost} · logged as entries {rounds[0].log_seq} to {rounds[-1].log_seq}")
     return grid(columns, rows, title=f"{model.job.dataset}: {model.job.shape}", notes=notes)
+
+
+def evaluation_table(result: EvaluationResult) -> RenderableType:
+    """Return a model's measures with their intervals."""
+    rows = []
+    for metric in result.metrics:
+        value, low, high = compact(metric.value, metric.low, metric.high)
+        rows.append([metric.name, value, f"{low} … {high}"])
+    notes = [f"{len(result.survivors)} institutions: {', '.join(result.survivors)}"]
+    notes.append(f"{result.cost} · logged as entry {result.log_seq}")
+    return grid(["", ">estimate", "95% interval"], rows, title=f"{result.dataset}: {result.question}", notes=notes)
 
 
 def jobs_table(listings: Iterable[JobListing]) -> RenderableType:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, Unpack
@@ -26,7 +26,17 @@ from analytics_client.explain import Explanation, cost_of, explain
 from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
 from analytics_client.pins import Pins
 from analytics_client.result import Result
-from analytics_client.training import JobExplanation, Trained, cost_of_job, explain_job, model_of, verify_rounds
+from analytics_client.training import (
+    EvaluationResult,
+    JobExplanation,
+    Trained,
+    VerifiedRounds,
+    cost_of_job,
+    evaluation_of,
+    explain_job,
+    model_of,
+    verify_rounds,
+)
 from analytics_client.verification import verify_release
 from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2, query_pb2
 from queries import ir
@@ -260,6 +270,47 @@ class Session:
         """
         overview = self._published(fresh_s=FRESH_S)
         plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
+        request_id, before = self._run_job(
+            plan, listing, overview, purpose, minimum_cohort, lifetime=lifetime, on_progress=on_progress
+        )
+        return model_of(plan, self._rounds(request_id, plan, log_size_before=before), request_id)
+
+    def evaluate(
+        self,
+        model: Trained,
+        *,
+        epsilon: float | None = None,
+        rho: float | None = None,
+        purpose: str = DEFAULT_PURPOSE,
+        minimum_cohort: int = SMALLEST_COHORT,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> EvaluationResult:
+        """Measure a model: accuracy, AUC and calibration, or RMSE, or the C-index, each with an interval.
+
+        On the rows that its job held out, or on all where it held out none. One round, at a cost of its own; one more
+        is kept to spare and given back. Raise as `query`.
+        """
+        overview = self._published(fresh_s=FRESH_S)
+        listing = self._listing(model.job.dataset, overview)
+        dataset = listing.dataset
+        job = replace(model.job, scored=tuple(model.theta.tolist()), rounds=1, spare_rounds=1)
+        # The spare round doubles what is set aside; the one that is used costs what was asked for.
+        plan = make_job_plan(job, dataset, 2 * _rho_nano(epsilon, rho, dataset.delta))
+        request_id, before = self._run_job(plan, listing, overview, purpose, minimum_cohort, on_progress=on_progress)
+        return evaluation_of(plan, self._rounds(request_id, plan, log_size_before=before), request_id)
+
+    def _run_job(
+        self,
+        plan: JobPlan,
+        listing: Listing,
+        overview: _Overview,
+        purpose: str,
+        minimum_cohort: int,
+        *,
+        lifetime: int = MAX_LIFETIME,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> tuple[bytes, int]:
+        """Sign, submit and follow a job to its end. Return its id, and the size of the log before it."""
         request_id, envelope = build_request(
             key=self._key,
             consortium=self.profile.consortium,
@@ -275,7 +326,7 @@ class Session:
         )
         before = self._pins.log_size
         self._follow(request_id, self._run(request_id, envelope, steps=on_progress is not None, job=True), on_progress)
-        return self._model(request_id, plan, log_size_before=before)
+        return request_id, before
 
     def watch(self, request_id: str, on_progress: Callable[[Progress], None] | None = None) -> Trained:
         """Follow one of this analyst's jobs to its end, and return the model. Raise as `train`."""
@@ -310,7 +361,8 @@ class Session:
                 f"dataset {signed.dataset!r} has a newer description than the one this job was made for",
                 hint="its coefficients cannot be read with another one",
             )
-        return self._model(status.request_id, make_job_plan(decode_job(signed.job), listing.dataset, signed.rho_nano))
+        plan = make_job_plan(decode_job(signed.job), listing.dataset, signed.rho_nano)
+        return model_of(plan, self._rounds(status.request_id, plan), status.request_id)
 
     def _job(self, request_id: str) -> analyst_pb2.JobStatus:
         with translated(self.profile.address):
@@ -357,7 +409,7 @@ class Session:
                 "the coordinator ended the job without a result", hint=f"cohortium watch {request_id.hex()[:12]}"
             )
 
-    def _model(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> Trained:
+    def _rounds(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> VerifiedRounds:
         with translated(self.profile.address):
             request = analyst_pb2.RoundsRequest(request_id=request_id)
             rounds = list(_joined(self._stub.Rounds(request, timeout=channels.ROUND_DEADLINE_S)))
@@ -365,7 +417,7 @@ class Session:
         verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
         if verified.rounds:
             self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
-        return model_of(plan, verified, request_id)
+        return verified
 
     def _run(
         self, request_id: bytes, envelope: bytes, *, steps: bool, job: bool = False

@@ -26,6 +26,7 @@ from queries.training import newton
 from queries.training.course import make_course
 from queries.training.design import Floats
 from queries.training.encode import decode_model
+from queries.training.evaluation import Evaluation, Metric, evaluate
 from queries.training.gradients import Gradients
 from queries.training.job import Descent, Job, Term
 from queries.training.plan import JobPlan
@@ -275,7 +276,7 @@ class JobExplanation:
         their bounds and balanced labels; a guess for planning, made of public numbers alone.
         """
         statistic = self.plan.statistic
-        if self.plan.job.descent is not None:
+        if self.plan.job.gradual is not None:
             return float("nan")
         unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
         deviation = sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
@@ -287,7 +288,7 @@ class JobExplanation:
     @property
     def warning(self) -> str:
         """Say that so little can be learnt at this cost that the job is not worth it; "" where it may be."""
-        how = self.plan.job.descent
+        how = self.plan.job.gradual
         if how is not None:
             return self._descent_warning(how)
         persons = min(ASSUMED_PERSONS, self.plan.dataset.max_persons)
@@ -311,7 +312,7 @@ class JobExplanation:
     @property
     def noise_to_signal(self) -> float | None:
         """Length of a round's noise over that of the longest sum of `batch` persons; None for Newton steps."""
-        how = self.plan.job.descent
+        how = self.plan.job.gradual
         if how is None:
             return None
         many = how.batch if how.method == "sgd" else len(self.institutions)
@@ -390,16 +391,75 @@ def parse_terms(features: Sequence[str]) -> tuple[Term, ...]:
     return terms
 
 
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a model is worth on the rows it was evaluated on: verified, with intervals for those rows."""
+
+    evaluation: Evaluation
+    question: str
+    dataset: str
+    request_id: str
+    cost: Cost
+    survivors: tuple[str, ...]
+    log_seq: int
+
+    def __getitem__(self, name: str) -> Metric:
+        return self.evaluation[name]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every measure with its interval."""
+        return self.evaluation.metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "dataset": self.dataset,
+            "question": self.question,
+            "metrics": {m.name: {"value": m.value, "low": m.low, "high": m.high} for m in self.metrics},
+            "table": self.evaluation.table.tolist(),
+            "count_error": self.evaluation.count_error,
+            "calibration": [list(entry) for entry in self.evaluation.calibration],
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "survivors": list(self.survivors),
+            "request_id": self.request_id,
+            "log_seq": self.log_seq,
+        }
+
+    def __str__(self) -> str:
+        from analytics_client.render import evaluation_table, to_text
+
+        return to_text(evaluation_table(self))
+
+
+def evaluation_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> EvaluationResult:
+    """Return what an evaluation's round says. Raise QueryError where it has none."""
+    if not verified.rounds:
+        raise QueryError("the evaluation ended before its round")
+    release, round_ = verified.releases[0], verified.rounds[0]
+    return EvaluationResult(
+        evaluation=evaluate(plan, release.sums, release.deviation),
+        question=plan.job.shape,
+        dataset=plan.job.dataset,
+        request_id=request_id.hex(),
+        cost=Cost(plan.round_rho_nano / NANO, plan.epsilon(1), plan.dataset.delta),
+        survivors=round_.survivors,
+        log_seq=round_.log_seq,
+    )
+
+
 def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> Trained:
     """Return the model of a job's verified rounds. Raise QueryError where there is none, or no good one."""
     count = len(verified.rounds)
+    if plan.job.scored:
+        raise QueryError("this job evaluates a model and trains none", hint="session.evaluate returned what it says")
     releases = verified.releases[:-1] if verified.diverged else verified.releases
     if not releases:
         raise QueryError("the job ended before its first round gave a model: there is none")
     cost = Cost(count * plan.round_rho_nano / NANO, plan.epsilon(count), plan.dataset.delta)
     complete = count == plan.job.rounds and not verified.diverged
     named = request_id.hex()
-    if plan.job.descent is not None:
+    if plan.job.gradual is not None:
         return GradientModel(plan, verified.theta, named, cost, verified.rounds, complete, verified.log_size)
     fit = newton.fit(plan, releases)
     return TrainedModel(plan, fit.theta, named, cost, verified.rounds, complete, verified.log_size, fit)

@@ -15,7 +15,7 @@ MAX_SQL_BYTES = 64 * 1024
 """Longest SQL text, in UTF-8 bytes."""
 MAX_QUERY_BYTES = 128 * 1024
 """Longest encoded query: the edges of one histogram with MAX_BINS bins take 80,008 bytes."""
-MAX_JOB_BYTES = 2 * MAX_QUERY_BYTES
+MAX_JOB_BYTES = 4 * MAX_QUERY_BYTES
 """Longest encoded training job."""
 MAX_DEPTH = 32
 """Deepest predicate. One level costs at most two nested messages, and every protobuf reader stops at 100."""

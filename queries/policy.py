@@ -17,7 +17,7 @@ OPERATIONS = (
     "count", "count_persons", "sum", "mean", "variance", "stddev", "histogram",
     "quantile", "skewness", "kurtosis", "group_by", "where", "covariance", "correlation",
     "regression", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank",
-    "train",
+    "train", "evaluate",
 )  # fmt: skip
 """What a query may do, as `queries.resolve.operations_used` names it."""
 SMALLEST_COHORT = 3

@@ -41,7 +41,6 @@ def _check_dataset(verified: VerifiedRequest, named: str) -> None:
 
 def facts_of(verified: VerifiedRequest, plan: AnyPlan, *, minimum_cohort: int, colluders: int) -> RequestFacts:
     """Return what a policy judges, by this machine's clock; cohort and colluders are the round's, not the request's."""
-    job = isinstance(plan, JobPlan)
     query = plan.selection.query if isinstance(plan, JobPlan) else plan.query
     return RequestFacts(
         analyst=verified.analyst,
@@ -49,7 +48,7 @@ def facts_of(verified: VerifiedRequest, plan: AnyPlan, *, minimum_cohort: int, c
         purpose=verified.purpose,
         dataset=verified.dataset,
         columns=columns_used(query),
-        operations=frozenset({"train"}) if job else operations_used(query),
+        operations=_job_operations(plan) if isinstance(plan, JobPlan) else operations_used(query),
         rho_nano=verified.rho_nano,
         epsilon=plan.epsilon()
         if isinstance(plan, JobPlan)
@@ -58,6 +57,10 @@ def facts_of(verified: VerifiedRequest, plan: AnyPlan, *, minimum_cohort: int, c
         colluders=colluders,
         at=datetime.now().astimezone(),
     )
+
+
+def _job_operations(plan: JobPlan) -> frozenset[str]:
+    return frozenset({"evaluate" if plan.job.scored else "train"})
 
 
 def shape_of(plan: AnyPlan) -> str:

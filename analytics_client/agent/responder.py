@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
-from analytics_client.agent.training import JobStep, charge_of, step_of
+from analytics_client.agent.training import JobStep, charge_of, row_salt, step_of
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import (
     CohortiumError,
@@ -48,7 +48,7 @@ from trust.secagg.masks import Ring
 from trust.secagg.packing import Lanes, pack
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
-from trust.transcript import derive, frame
+from trust.transcript import frame
 
 logger = structlog.get_logger("cohortium.agent")
 
@@ -228,7 +228,7 @@ class Responder:
         decision.allowed, decision.rule = True, rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
         decision.budget_permille = ceil(reservation.used * 1000)
-        salt = derive(self._salt, "row-selection", verified.request_id)
+        salt = row_salt(self._salt, verified, plan)
         vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
         return ActiveRound(core, charge.id, vector), join
 

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingJob(_message.Message):
-    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent")
+    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored")
     class Descent(_message.Message):
         __slots__ = ("method", "optimizer", "rate", "noise_multiplier", "clip", "batch", "learning_rate", "momentum", "hidden", "seed", "local_steps", "local_rate", "proximal")
         METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,9 @@ class TrainingJob(_message.Message):
     EDGES_FIELD_NUMBER: _ClassVar[int]
     RIDGE_FIELD_NUMBER: _ClassVar[int]
     DESCENT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    SCORED_FIELD_NUMBER: _ClassVar[int]
     selection: bytes
     model: str
     label: str
@@ -62,4 +65,7 @@ class TrainingJob(_message.Message):
     edges: _containers.RepeatedScalarFieldContainer[float]
     ridge: float
     descent: TrainingJob.Descent
-    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ...) -> None: ...
+    split: str
+    held_out: float
+    scored: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ...) -> None: ...

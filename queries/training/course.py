@@ -16,6 +16,7 @@ from queries.training.gradients import Gradients
 from queries.training.job import Descent
 from queries.training.newton import Released
 from queries.training.plan import JobPlan
+from queries.training.scores import Scores
 
 _ADAM = (0.9, 0.999, 1e-8)
 _LARGEST = 1e6
@@ -34,7 +35,17 @@ def make_course(plan: JobPlan) -> Course:
     """Return the course of a job at its beginning."""
     if isinstance(plan.statistic, Gradients):
         return _Descent(plan, plan.statistic)
-    return _Newton(plan)
+    return _Still() if isinstance(plan.statistic, Scores) else _Newton(plan)
+
+
+class _Still:
+    """An evaluation: nothing is trained."""
+
+    def __init__(self) -> None:
+        self.theta = np.zeros(1)
+
+    def take(self, release: Released) -> None:
+        """There is nothing to go on to."""
 
 
 class _Newton:

@@ -43,7 +43,7 @@ class Cox:
     def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
         """See `statistics.Statistic`."""
         x = self.design.matrix(values)
-        cell = self._cell(values[self._label])
+        cell = self.cell_of(values[self._label])
         happened = (values[self._event] == 1).astype(float)
         weight = np.exp(x @ theta - self._lift(theta))
         products = x[:, self._rows_of] * x[:, self._columns_of] * self._factors
@@ -57,7 +57,8 @@ class Cox:
         out[:, -self.width :] = x * (happened * scale)[:, None]
         return out
 
-    def _cell(self, time: Floats) -> NDArray[np.int64]:
+    def cell_of(self, time: Floats) -> NDArray[np.int64]:
+        """Return the cell of the grid that each time lies in."""
         inside = np.clip(time, self._bounds.lower, self._bounds.upper)
         return np.clip(np.searchsorted(self.edges, inside, side="right") - 1, 0, self.cells - 1)
 

@@ -39,6 +39,9 @@ def encode_job(job: Job) -> bytes:
             edges=job.edges,
             ridge=job.ridge,
             descent=None if job.descent is None else training_pb2.TrainingJob.Descent(**asdict(job.descent)),
+            split=job.split,
+            held_out=job.held_out,
+            scored=job.scored,
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -74,6 +77,9 @@ def decode_job(data: bytes) -> Job:
         edges=tuple(message.edges),
         ridge=message.ridge,
         descent=_descent(message.descent) if message.HasField("descent") else None,
+        split=message.split,
+        held_out=message.held_out,
+        scored=tuple(message.scored),
     )
     if encode_job(job) != data:
         raise QueryError(

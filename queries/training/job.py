@@ -30,6 +30,8 @@ MAX_SPARE = 100
 MAX_TERMS = 64
 MAX_FACTORS = 4
 MAX_EDGES = 4097
+MAX_NAME = 100
+MAX_SCORED = 25_000
 MAX_LAYERS = 6
 MAX_WIDTH = 16_384
 _DESCENT_BOUNDS = (
@@ -70,7 +72,9 @@ class Job:
 
     `edges` are the public time grid of "cox", ascending. `rounds` are what the model needs, `spare_rounds` are charged
     beside them and used where a round fails. `ridge` is the L2 penalty per person on the unit scale, without intercept.
-    Without `descent` the model is found by Newton steps.
+    Without `descent` the model is found by Newton steps. With `scored`, a model's numbers, nothing is trained: that
+    model is evaluated. `split` names a division of the rows: the share `held_out`, chosen by a keyed hash at each
+    institution, is left out of training, and evaluations see nothing else.
     """
 
     selection: ir.Query
@@ -83,6 +87,14 @@ class Job:
     edges: tuple[float, ...] = ()
     ridge: float = 0.0
     descent: Descent | None = None
+    split: str = ""
+    held_out: float = 0.0
+    scored: tuple[float, ...] = ()
+
+    @property
+    def gradual(self) -> Descent | None:
+        """How the job descends: None for Newton steps, and for an evaluation of whatever model."""
+        return None if self.scored else self.descent
 
     @property
     def dataset(self) -> str:
@@ -99,7 +111,8 @@ class Job:
         """The model and its columns in one line without any literal: "train logistic dis_diab ~ bmi + sex"."""
         label = f"{self.label}, {self.event}" if self.event else self.label
         how = "" if self.descent is None else f" by {self.descent.method}"
-        asked = f"train {self.model}{how} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
+        verb = "evaluate" if self.scored else "train"
+        asked = f"{verb} {self.model}{how} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
         if self.selection.where is None:
             return asked
         nodes = walk(self.selection.where)
@@ -126,6 +139,8 @@ def make_job(
     edges: tuple[float, ...] = (),
     ridge: float = 0.0,
     descent: Descent | None = None,
+    split: str = "",
+    held_out: float = 0.0,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -144,7 +159,9 @@ def make_job(
     )
     usual = 8 if descent is None and model != "linear" else 1 if descent is None else 100
     asked = rounds if rounds is not None else usual
-    return resolve_job(Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge, descent), dataset)
+    return resolve_job(
+        Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge, descent, split, held_out), dataset
+    )
 
 
 def _outputs(names: tuple[str, ...], dataset: Dataset) -> tuple[ir.NamedAggregate, ...]:
@@ -174,6 +191,7 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     selection = resolve(job.selection, dataset)
     _check_selection(job, selection, dataset)
     _check_descent(job, dataset)
+    _check_split(job)
     return replace(job, selection=selection, ridge=job.ridge + 0.0)
 
 
@@ -259,6 +277,17 @@ def _check_descent(job: Job, dataset: Dataset) -> None:
             "gradients are of persons: one row each, and in a sample from one institution each",
             hint="rows_per_person = 1; where persons are at several institutions use rate = 1",
         )
+
+
+def _check_split(job: Job) -> None:
+    if len(job.split) > MAX_NAME or not job.split.isprintable() or not 0 <= job.held_out <= 0.9:
+        raise QueryError(f"a split has a name of at most {MAX_NAME} printable characters, and holds out at most 0.9")
+    if (job.split != "") != (job.held_out > 0):
+        raise QueryError("a split needs a name and the share that it holds out", hint='split = "a", held_out = 0.2')
+    if job.scored and (job.rounds != 1 or not all(math.isfinite(number) for number in job.scored)):
+        raise QueryError("an evaluation takes one round, of a model whose numbers are finite")
+    if len(job.scored) > MAX_SCORED:
+        raise QueryError(f"models of up to {MAX_SCORED:,} numbers can be evaluated", hint="evaluate a smaller one")
 
 
 def _check_survival(job: Job, label: Column, dataset: Dataset) -> None:

@@ -66,13 +66,13 @@ class JobPlan:
     @property
     def noise_rho_nano(self) -> int:
         """What a round's noise alone gives a person who is in it, in units of 10^-9 of rho."""
-        how = self.job.descent
+        how = self.job.gradual
         return self.round_rho_nano if how is None else int(NANO / (2 * how.noise_multiplier**2))
 
     @cached_property
     def round_cost(self) -> Curve:
         """Cost of one round as it is charged: less than the noise alone gives where persons take part by chance."""
-        how = self.job.descent
+        how = self.job.gradual
         if how is None or how.rate == 1:
             return Curve.from_rho_nano(self.noise_rho_nano)
         return cost_of_round(how.rate, how.noise_multiplier)
@@ -85,7 +85,7 @@ class JobPlan:
     def epsilon(self, rounds: int | None = None) -> float:
         """Return the epsilon of so many rounds, by default of all that are paid, at the dataset's delta."""
         count = self.slots if rounds is None else rounds
-        if self.job.descent is None:
+        if self.job.gradual is None:
             return rho_to_epsilon(count * self.round_rho_nano / NANO, self.dataset.delta)
         return (self.round_cost * count).epsilon(self.dataset.delta)
 
@@ -94,7 +94,7 @@ class JobPlan:
         """Bound on the absolute value of every exact sum over all institutions, in unrefined lattice steps."""
         rows = self.selection.rows_per_person * self.dataset.max_institutions_per_person
         every = self.dataset.max_persons * rows
-        how = self.job.descent
+        how = self.job.gradual
         if how is not None and how.method == "average":
             return self.row_norm
         if how is not None:  # sums are clamped to it: `clamp`
@@ -111,7 +111,7 @@ class JobPlan:
         return noise_shape(
             self.delta_squared,
             self.largest_sum,
-            rho_nano // self.slots if self.job.descent is None else self.noise_rho_nano,
+            rho_nano // self.slots if self.job.gradual is None else self.noise_rho_nano,
             threshold=threshold,
             colluders=colluders,
             invited=invited,
@@ -160,7 +160,7 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
     job = resolve_job(job, dataset)
     selection = make_plan(job.selection, dataset)
     statistic = make_statistic(job, dataset)
-    longest = MAX_LENGTH if job.descent is None else MAX_WEIGHTS
+    longest = MAX_LENGTH if job.gradual is None else MAX_WEIGHTS
     if statistic.length > longest:
         raise QueryError(
             f"a round of this job would release {statistic.length:,} numbers; at most {longest:,} are possible",
@@ -169,14 +169,14 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
     if rho_nano < job.rounds + job.spare_rounds:
         raise QueryError("the cost is too small to be divided over the job's rounds", hint="choose a larger epsilon")
     rows = selection.rows_per_person * dataset.max_institutions_per_person
-    if job.descent is None:
+    if job.gradual is None:
         bits = _regression_bits(dataset.max_persons * rows)
         row_norm = (1 << bits) + (1 << (bits - _MARGIN_BITS)) + isqrt(statistic.length) // 2 + 2
     else:
         bits = NETWORK_BITS if statistic.length >= SHORTEST_IN_LANES else GRADIENT_BITS
         row_norm = stochastic_norm(bits, statistic.length)
     # One person moves an institution's whole change, from one end of its clip to the other.
-    moved = 2 if job.descent is not None and job.descent.method == "average" else 1
+    moved = 2 if job.gradual is not None and job.gradual.method == "average" else 1
     plan = JobPlan(
         job=job,
         dataset=dataset,
@@ -187,7 +187,7 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
         delta_squared=(moved * rows * row_norm) ** 2,
         rho_nano=rho_nano,
     )
-    if job.descent is not None:
+    if job.gradual is not None:
         stated = _stated(plan)
         if abs(rho_nano - stated) > 1 + stated // 1_000_000:
             raise QueryError("the request states another cost than its noise stands for", hint="sign it anew")
@@ -200,7 +200,7 @@ def stated_rho_nano(job: Job, dataset: Dataset) -> int:
     Its rounds are charged by their own curve (`JobPlan.round_cost`); this number is for policies, logs and people.
     Raise QueryError or BudgetError where the job is impossible.
     """
-    how = job.descent
+    how = job.gradual
     if how is None:
         raise ValueError("a job by Newton steps states what its analyst chose")
     curve = Curve.from_rho_nano(int(NANO / (2 * how.noise_multiplier**2)))

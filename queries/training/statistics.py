@@ -13,7 +13,7 @@ so that the released Hessian's Frobenius norm is the block's. Risk sets are sums
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, log, log1p, sqrt
 from typing import Protocol
@@ -62,6 +62,10 @@ class Statistic(Protocol):
 
 def make_statistic(job: Job, dataset: Dataset) -> Statistic:
     """Return the statistic of a resolved job."""
+    if job.scored:
+        from queries.training.scores import Scores
+
+        return Scores(job, dataset, make_statistic(replace(job, scored=()), dataset))
     if job.descent is not None:
         from queries.training.gradients import Gradients
 

@@ -209,3 +209,22 @@ def test_training_by_gradients(built: Consortium, model: str) -> None:
     predicted = trained.predict(poisson_pooled())
     assert predicted.shape == (200,)
     wait_for(lambda: 0 < spent(built, "hospital-a") - before < explained.plan.rho_nano)
+
+
+def test_what_is_held_out_is_what_is_evaluated(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_noise(monkeypatch)
+    split = {"split": "first", "held_out": 0.3}
+    with built.session() as session:
+        model = session.train("poisson", rho=1.0, rounds=8, **AWARDS, **split)
+        held = session.evaluate(model, rho=0.5)
+        again = session.evaluate(model, rho=0.5)
+        all_of_them = session.evaluate(session.train("poisson", rho=1.0, rounds=8, **AWARDS), rho=0.5)
+    assert isinstance(model, TrainedModel)
+    assert 30 < held["persons"].value < 90
+    assert model.fit.count + held["persons"].value == pytest.approx(200, abs=0.01)
+    assert held.evaluation.table.tolist() == again.evaluation.table.tolist()
+    assert all_of_them["persons"].value == pytest.approx(200, abs=0.01)
+    pooled = poisson_pooled()
+    assert all_of_them["rmse"].value == pytest.approx(1.0, abs=0.5)
+    assert all_of_them["rmse"].value > 0.1 * pooled["num_awards"].std()
+    assert held.cost.rho == pytest.approx(0.5)

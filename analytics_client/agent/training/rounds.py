@@ -8,6 +8,7 @@ Must not know: the network, noise, how the ledger stores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,12 @@ from queries.errors import QueryError
 from queries.training.design import Floats
 from queries.training.encode import decode_model
 from queries.training.gradients import Gradients
+from queries.training.job import Job
 from queries.training.plan import JobPlan
 from trust.identity.requests import VerifiedRequest
 from trust.question import AnyPlan, model_hash, slot_id
 from trust.release import request_envelope_hash
+from trust.transcript import derive
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,11 @@ class JobStep:
     model_hash: bytes
 
     def sums(self, plan: JobPlan, source: Source, salt: bytes) -> NDArray[np.int64]:
-        """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`."""
+        """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`, see `row_salt`."""
         rows = source.rows(plan.selection, salt)
-        return plan.sums(rows, self.theta) if plan.job.descent is None else descent.sums(plan, rows, self.theta)
+        if plan.job.split:
+            rows = _part(rows, plan.job, salt)
+        return plan.sums(rows, self.theta) if plan.job.gradual is None else descent.sums(plan, rows, self.theta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +84,29 @@ def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) ->
         expires_at=verified.expires_at,
     )
     return Charge(slot_id(verified.request_id, step.slot), plan.round_cost, verified.rho_nano // plan.slots, hold)
+
+
+def row_salt(secret: bytes, verified: VerifiedRequest, plan: AnyPlan) -> bytes:
+    """Return what decides which rows of a person are kept: one salt a request, and one for all jobs of a split.
+
+    So a person whose row a model was trained on is never met again, with another row, when it is evaluated.
+    """
+    if isinstance(plan, JobPlan) and plan.job.split:
+        return derive(secret, "split", verified.dataset.encode(), plan.job.split.encode())
+    return derive(secret, "row-selection", verified.request_id)
+
+
+def _part(rows: dict[str, Floats], job: Job, salt: bytes) -> dict[str, Floats]:
+    """Return the rows that training sees, or those held out: by a keyed hash of the person's row, the same every time.
+
+    A person has one row in a split, so this divides persons; persons with equal rows stay together.
+    """
+    table = np.ascontiguousarray(np.stack([rows[name] for name in sorted(rows)], axis=1), dtype="<f8")
+    limit = int(job.held_out * 2.0**64)
+    held = np.fromiter(
+        (int.from_bytes(blake2b(row.tobytes(), key=salt, digest_size=8).digest()) < limit for row in table),
+        dtype=np.bool_,
+        count=len(table),
+    )
+    chosen = held if job.scored else ~held
+    return {name: column[chosen] for name, column in rows.items()}
