@@ -160,7 +160,7 @@ def anomalies(
         str,
         typer.Option(
             metavar="KIND",
-            help="One of differencing, repeated, burst, reworded, budget, cosigning.",
+            help="Only one kind, such as differencing or burst.",
             show_default=False,
         ),
     ] = "",

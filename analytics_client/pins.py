@@ -24,11 +24,13 @@ FILE = "seen.json"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The newest of each that was verified: the membership's envelope (base64) and the log's size and root (hex)."""
+    """The newest of each that was verified: the membership's envelope (base64), the log's size and root (hex)."""
 
     membership: str = ""
     log_size: int = 0
     log_root: str = ""
+    log_note: str = ""
+    """The signed head itself (base64), to show it to the institutions."""
 
 
 class Pins:
@@ -52,6 +54,11 @@ class Pins:
         """Entries of the longest log that was verified so far."""
         return self._seen.log_size
 
+    @property
+    def log_note(self) -> bytes:
+        """The signed head of the longest log that was verified so far; empty before the first."""
+        return base64.b64decode(self._seen.log_note)
+
     def accept_membership(
         self, envelope: bytes, governance_key: bytes, *, consortium: str
     ) -> membership.MembershipDocument:
@@ -70,12 +77,12 @@ class Pins:
             self._replace(replace(self._seen, membership=base64.b64encode(envelope).decode()))
             return document
 
-    def accept_log_head(self, size: int, root: bytes, *, after: int) -> None:
+    def accept_log_head(self, size: int, root: bytes, *, after: int, note: bytes = b"") -> None:
         """Take note of a verified checkpoint that covers an entry made after the log had `after` entries.
 
-        Raise LogError where the log is not longer than that, or where another log of the same size was seen. A head
-        smaller than the newest is no contradiction: answers of concurrent queries arrive in any order, each under the
-        head of its time.
+        `note` is the signed checkpoint itself. Raise LogError where the log is not longer than that, or where another
+        log of the same size was seen. A head smaller than the newest is no contradiction: answers of concurrent queries
+        arrive in any order, each under the head of its time.
         """
         with self._exclusive():
             if size <= after:
@@ -89,7 +96,8 @@ class Pins:
                     hint="keep both and tell the auditor: cohortium audit verify",
                 )
             if size > self._seen.log_size:
-                self._replace(replace(self._seen, log_size=size, log_root=root.hex()))
+                kept = base64.b64encode(note).decode()
+                self._replace(replace(self._seen, log_size=size, log_root=root.hex(), log_note=kept))
 
     def _replace(self, seen: Seen) -> None:
         files.replace(self._path, json.dumps(asdict(seen)).encode(), secret=False)
@@ -103,6 +111,7 @@ class Pins:
         try:
             seen = Seen(**json.loads(text))
             base64.b64decode(seen.membership, validate=True)
+            base64.b64decode(seen.log_note, validate=True)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"{self._path} is damaged", hint="remove it only if you know why: it guards against a rewound log"

@@ -23,6 +23,7 @@ from analytics_client import profile as profiles
 from analytics_client.dry_run import dry_run
 from analytics_client.enrolment import renew_if_due
 from analytics_client.explain import Explanation, cost_of, explain
+from analytics_client.gossip import verify_witnessed
 from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
 from analytics_client.pins import Pins
 from analytics_client.result import Result
@@ -46,6 +47,7 @@ from queries.encode import encode_query
 from queries.errors import (
     BudgetError,
     CohortiumError,
+    LogError,
     ProtocolViolation,
     QueryError,
     Refusal,
@@ -64,6 +66,8 @@ from trust.identity.membership import MembershipDocument
 from trust.identity.requests import MAX_LIFETIME, build_request
 from trust.rpc import channel as channels
 from trust.rpc.errors import from_code, translated
+from trust.tlog.checkpoint import open_checkpoint
+from trust.tlog.notes import Verifier
 
 DEFAULT_PURPOSE = "exploration"
 SMALLEST_COHORT = 3
@@ -226,6 +230,7 @@ class Session:
             rho_nano=rho_nano,
             minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
             now=int(time.time()),
+            seen=self._seen(overview.membership),
         )
         before = self._pins.log_size
         last = None
@@ -322,6 +327,7 @@ class Session:
             rho_nano=plan.rho_nano,
             minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
             now=int(time.time()),
+            seen=self._seen(overview.membership),
             lifetime=lifetime,
         )
         before = self._pins.log_size
@@ -416,8 +422,19 @@ class Session:
         membership = self._published(fresh_s=0).membership
         verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
         if verified.rounds:
-            self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
+            self._pins.accept_log_head(
+                verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note
+            )
         return verified
+
+    def _seen(self, membership: MembershipDocument) -> bytes:
+        """Return the newest head seen, to be held against the institutions'; none where the log has a new key."""
+        note = self._pins.log_note
+        try:
+            open_checkpoint(note, membership.log_origin, Verifier(membership.log_origin, membership.log_key))
+        except LogError:
+            return b""
+        return note
 
     def _run(
         self, request_id: bytes, envelope: bytes, *, steps: bool, job: bool = False
@@ -460,7 +477,14 @@ class Session:
         if any(i not in {m.id for m in membership.institutions} for i in last.institutions):
             membership = self._published(fresh_s=0).membership  # a newer epoch may have come in between
         verified = verify_release(last, request_id=request_id, plan=plan, rho_nano=rho_nano, membership=membership)
-        self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before)
+        verify_witnessed(
+            last,
+            verified.release.survivors,
+            request_id=request_id,
+            membership=membership,
+            head=(verified.log_size, verified.log_root),
+        )
+        self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note)
         survivors = tuple(verified.release.survivors)
         return Result(
             table=estimate(plan, list(verified.release.sums), verified.noise, len(survivors)),

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from analytics_client.gossip import verify_witnessed
 from analytics_client.result import Cost
 from analytics_client.verification import COORDINATOR, TELL, verify_release
 from protos.v1 import analyst_pb2
@@ -61,6 +62,7 @@ class VerifiedRounds:
     diverged: bool
     log_size: int
     log_root: bytes
+    log_note: bytes
 
 
 def verify_rounds(
@@ -70,12 +72,19 @@ def verify_rounds(
     rounds: list[Round] = []
     releases: list[newton.Released] = []
     course, diverged = make_course(plan), False
-    size, root, last_slot, last_seq = 0, b"", -1, -1
+    size, root, note, last_slot, last_seq = 0, b"", b"", -1, -1
     for number, progress in enumerate(progresses):
         verified = verify_release(
             progress, request_id=request_id, plan=plan, rho_nano=plan.rho_nano, membership=membership
         )
         release = verified.release
+        verify_witnessed(
+            progress,
+            release.survivors,
+            request_id=request_id,
+            membership=membership,
+            head=(verified.log_size, verified.log_root),
+        )
         if diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
             raise _violation("released rounds of a job out of their order")
         asked_at = decode_model(release.model, plan.statistic.width)
@@ -87,12 +96,12 @@ def verify_rounds(
         rounds.append(Round(number + 1, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
         last_slot, last_seq = release.slot, verified.log_seq
         if verified.log_size > size:
-            size, root = verified.log_size, verified.log_root
+            size, root, note = verified.log_size, verified.log_root, verified.log_note
         try:
             course.take(releases[-1])
         except QueryError:  # the model before it is the last good one; nothing may follow
             diverged = True
-    return VerifiedRounds(tuple(rounds), tuple(releases), course.theta, diverged, size, root)
+    return VerifiedRounds(tuple(rounds), tuple(releases), course.theta, diverged, size, root, note)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ class VerifiedRelease:
     log_seq: int
     log_size: int
     log_root: bytes
+    log_note: bytes
 
 
 def verify_release(
@@ -56,7 +57,7 @@ def verify_release(
     if len(release.sums) != plan.length:
         raise _violation(f"released {len(release.sums)} numbers where the query has {plan.length}")
     size, root = _verify_logged(progress, request_id, membership)
-    return VerifiedRelease(release, noise, progress.proof.seq, size, root)
+    return VerifiedRelease(release, noise, progress.proof.seq, size, root, progress.checkpoint)
 
 
 def _verify_cohort(release: query_pb2.Release, plan: AnyPlan, membership: MembershipDocument) -> NoiseShape:

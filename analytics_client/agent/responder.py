@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
@@ -46,6 +47,7 @@ from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.packing import Lanes, pack
+from trust.tlog.gossip import require_one_log
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
 from trust.transcript import frame
@@ -93,6 +95,7 @@ class Responder:
         served: Mapping[str, Served],
         membership: MembershipDocument,
         witness: Witness,
+        journal: Journal,
         salt: bytes,
         work: Executor,
     ) -> None:
@@ -109,6 +112,7 @@ class Responder:
             i.id: Member(i.id, i.organisation, i.identity_key, i.epoch_key) for i in membership.institutions
         }
         self._witness = witness
+        self._journal = journal
         self._salt = salt
         self._work = work
 
@@ -148,6 +152,8 @@ class Responder:
             refusal = error if isinstance(error, LogError) else None
             if head is not None:
                 line = self._keep_head(head, line)
+        decision.log_size, decision.log_root = self._witness.size, self._witness.root
+        decision.own_size, decision.own_root = self._journal.head
         encoded = decision.SerializeToString(deterministic=True)
         answer = agent_pb2.Answer(
             round_id=decision.round_id,
@@ -155,9 +161,20 @@ class Responder:
             signature=self._identity_key.sign(frame("decision", encoded)),
             join=join,
         )
+        self._record(answer, active)
         if line:
             answer.cosignature.size, answer.cosignature.line = self._witness.size, line
         return answer, active, refusal
+
+    def _record(self, answer: agent_pb2.Answer, active: ActiveRound | None) -> None:
+        """Make the signed decision an entry of the own log; where that fails, take a yes back and raise."""
+        statement = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
+        try:
+            self._journal.append(statement.SerializeToString(deterministic=True))
+        except ServiceError:
+            if active is not None:
+                self.end(active)
+            raise
 
     def _keep_head(self, head: tuple[int, bytes], line: str) -> str:
         """Make a head durable after a refusal; return the cosignature, or "" where it could not be kept."""
@@ -194,6 +211,13 @@ class Responder:
         if parameters.membership_hash != self._membership.hash:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
         self._check_logged(announce, verified)
+        if verified.seen is not None:
+            require_one_log(
+                f"analyst {verified.analyst!r}",
+                (verified.seen.size, verified.seen.root),
+                (self._witness.size, self._witness.root),
+                list(announce.seen_consistency),
+            )
         served, plan = self._plan(verified)
         step = step_of(announce, plan)
         if step is not None:

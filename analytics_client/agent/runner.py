@@ -15,6 +15,8 @@ import structlog
 
 from analytics_client import profile as profiles
 from analytics_client.agent import config as configuration
+from analytics_client.agent.journal import FILE as JOURNAL
+from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
 from analytics_client.agent.responder import Responder, Served
@@ -53,6 +55,7 @@ class Agent:
         self._lock = _lock(folder)
         self._policy = configuration.policy(self._config)
         self._ledger = Ledger.open(folder / LEDGER)
+        self._journal = Journal.open(folder / JOURNAL)
         self._salt = self._load_salt()
         self._membership = self._load_membership()
         self._sources: dict[str, tuple[bytes, Source]] = {}
@@ -81,6 +84,7 @@ class Agent:
             link.close()
             self._work.shutdown(wait=True)
             self._ledger.close()
+            self._journal.close()
             os.close(self._lock)
 
     def _announce(self, datasets: tuple[str, ...]) -> None:
@@ -121,6 +125,7 @@ class Agent:
             served=self._serve(published),
             membership=document,
             witness=witness,
+            journal=self._journal,
             salt=self._salt,
             work=self._work,
         )

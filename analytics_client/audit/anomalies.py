@@ -7,6 +7,7 @@
     reworded      a denied request that was allowed when it came back in other words, or for another purpose
     budget        an institution that signed that a budget is nearly used, or that denied for want of one
     cosigning     an institution of the membership that no longer cosigns the log's heads
+    omitted       a decision that an institution numbered and the log does not have: late, lost on the way, or left out
 
 Sources: I. Dinur and K. Nissim (PODS 2003) on differencing; the rest is what auditors of clinical systems look for.
 Pure: works on requests that `asked` put together, and on a report of `verify`.
@@ -24,8 +25,8 @@ from analytics_client.audit.asked import Asked
 from analytics_client.audit.verify import Report
 from trust.tlog.entries import moment
 
-Kind = Literal["differencing", "repeated", "burst", "reworded", "budget", "cosigning"]
-KINDS: tuple[Kind, ...] = ("differencing", "repeated", "burst", "reworded", "budget", "cosigning")
+Kind = Literal["differencing", "repeated", "burst", "reworded", "budget", "cosigning", "omitted"]
+KINDS: tuple[Kind, ...] = ("differencing", "repeated", "burst", "reworded", "budget", "cosigning", "omitted")
 BUDGET_RULE = "budget"
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -81,6 +82,7 @@ def anomalies(
         *_reworded(asked, limits),
         *_budgets_ending(asked, limits),
         *_budgets_ended(asked),
+        *_omitted(asked),
         *(_silent(report, limits) if report is not None else ()),
     ]
     return sorted(found, key=lambda a: (a.at_ms, KINDS.index(a.kind), a.seqs))
@@ -188,10 +190,31 @@ def _budgets_ending(asked: Iterable[Asked], limits: Thresholds) -> Iterable[Anom
     for request in asked:
         for decision in request.decisions:
             account = decision.institution, request.analyst, request.dataset
-            used = decision.budget_used
+            used = decision.signed().budget_permille / 1000
             if decision.allowed and used >= limits.budget_used and account not in told:
                 told.add(account)
                 yield _of("budget", request, f"{decision.institution} has used {used:.0%} of a budget")
+
+
+def _omitted(asked: Iterable[Asked]) -> Iterable[Anomaly]:
+    """Every decision says how many its institution made before: a number that is missing, or there twice, is told."""
+    numbered: dict[str, dict[int, Asked]] = defaultdict(dict)
+    for request in asked:
+        for decision in request.decisions:
+            signed = decision.signed()
+            if not signed.own_root:
+                continue  # of a version without a journal
+            known = numbered[decision.institution]
+            if signed.own_size in known:
+                text = f"{decision.institution} made two decisions number {signed.own_size}: was its journal restored?"
+                yield _of("omitted", request, text, known[signed.own_size])
+            known[signed.own_size] = request
+    for institution, known in numbered.items():
+        for before, after in pairwise(sorted(known)):
+            if after - before > 1:
+                numbers = str(before + 1) if after - before == 2 else f"{before + 1} to {after - 1}"
+                text = f"the log lacks decision {numbers} of {institution}: cohortium audit reconcile tells which"
+                yield _of("omitted", known[after], text, known[before])
 
 
 def _silent(report: Report, limits: Thresholds) -> Iterable[Anomaly]:

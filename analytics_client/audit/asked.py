@@ -35,16 +35,15 @@ class Decision:
     spent_after: int
     statement: bytes = field(repr=False)
 
-    @property
-    def budget_used(self) -> float:
-        """The part of its budget, 0 to 1, that the institution signed to be used; 0 where it does not say."""
-        answer, signed = agent_pb2.Answer(), agent_pb2.Decision()
+    def signed(self) -> agent_pb2.Decision:
+        """Return what the institution signed; an empty one where that cannot be read, which `verify` names."""
+        answer, decision = agent_pb2.Answer(), agent_pb2.Decision()
         try:
             answer.ParseFromString(self.statement)
-            signed.ParseFromString(answer.decision)
+            decision.ParseFromString(answer.decision)
         except DecodeError:
-            return 0.0  # `verify` names it
-        return signed.budget_permille / 1000
+            return agent_pb2.Decision()
+        return decision
 
 
 @dataclass

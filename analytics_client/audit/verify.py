@@ -217,6 +217,9 @@ class _Run:
         ):
             self.find(f"records another decision than {event.institution} signed", seq)
             return
+        root = self.roots.get(decision.log_size)
+        if decision.log_size and root is not None and root != decision.log_root:
+            self.find(f"{event.institution} decided under another log: it was shown another head of that size", seq)
         message = frame("decision", answer.decision)
         for key in self.keys.identity_keys(event.institution):
             try:

@@ -116,8 +116,9 @@ class Asking:
                     self._heads = await self._enter()
                     self._live.step("logged", ())
                 else:
-                    self._heads = await self._tools.witnessing.latest(self._heads.seq)
+                    self._heads = await self._tools.witnessing.latest(self._heads.seq, seen=self._heads.seen)
                 round_ = self._round = self._new_round()
+                round_.head = self._heads.size, self._heads.root
                 round_.start()
                 self._tools.witnessing.announce(
                     round_.invited, round_.encoded_parameters, request, self._heads, job=job

@@ -16,6 +16,7 @@ import structlog
 from analytics_server.coordinator import records
 from analytics_server.coordinator.asking import Asking, Tools, ended
 from analytics_server.coordinator.ends import dropped_out, failure_of
+from analytics_server.coordinator.gossip import show_witnessed
 from analytics_server.coordinator.live import Live
 from analytics_server.coordinator.rounds import RoundFailed
 from analytics_server.store import UnitOfWork
@@ -252,6 +253,7 @@ class _Job:
                 checkpoint=checkpoint.note,
                 proof=analyst_pb2.LogProof(seq=seq, leaf=uow.leaf(seq), hashes=uow.inclusion(seq, checkpoint.size)),
             )
+            show_witnessed(progress, round_, uow, checkpoint.size)
             uow.add_job_round(self.verified.request_id, progress.SerializeToString())
             if last:
                 uow.finish_request(

@@ -20,6 +20,7 @@ from analytics_server.coordinator.asking import Asking, Checked, Tools, ended
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.ends import dropped_out, failure_of, stored_end
+from analytics_server.coordinator.gossip import seen_size, show_witnessed
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.jobs import JobDesk
 from analytics_server.coordinator.live import Live
@@ -195,7 +196,7 @@ class RequestDesk:
                     raise
                 return stored
             seq = self._log.append_in(uow, [records.requested(verified, shape_of(checked.plan))])
-            return self._witnessing.prove(uow, seq)
+            return self._witnessing.prove(uow, seq, seen=seen_size(verified))
 
         entered = await self._database.write(work)
         if isinstance(entered, analyst_pb2.Progress):
@@ -234,6 +235,7 @@ class RequestDesk:
                 checkpoint=checkpoint.note,
                 proof=analyst_pb2.LogProof(seq=seq, leaf=uow.leaf(seq), hashes=uow.inclusion(seq, checkpoint.size)),
             )
+            show_witnessed(progress, round_, uow, checkpoint.size)
             uow.finish_request(
                 checked.verified.request_id, "released", release=progress.SerializeToString(), failure=None
             )
@@ -299,7 +301,10 @@ class RequestDesk:
         except CohortiumError as error:
             logger.warning("not resumed", request=row.request_id.hex()[:12], reason=error.message)
             return False
-        self._start(Checked(verified, row.envelope, plan), partial(self._witnessing.latest, row.seqs[0]))
+        self._start(
+            Checked(verified, row.envelope, plan),
+            partial(self._witnessing.latest, row.seqs[0], seen=seen_size(verified)),
+        )
         logger.info("resumed", request=row.request_id.hex()[:12])
         return True
 

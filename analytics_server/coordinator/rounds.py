@@ -101,6 +101,8 @@ class Round:
         self._adding = asyncio.Lock()  # one vector at a time, and none while a step is closed
         self._asked_to_reveal: frozenset[str] = frozenset()
         self.id = self.parameters.round_id
+        self.head: tuple[int, bytes] | None = None
+        """Size and root of the log's head that goes with the announcement; who answers says that it has seen it."""
         self.decisions: dict[str, SignedDecision] = {}
         self.dropouts: list[Dropout] = []
 
@@ -143,6 +145,8 @@ class Round:
             self.parameters.request_id,
         ):
             raise ProtocolViolation(f"institution {member} sent a decision on another request", party=member)
+        if decision.allowed and self.head is not None and (decision.log_size, decision.log_root) != self.head:
+            raise ProtocolViolation(f"institution {member} answered under another head than the one sent", party=member)
         signed = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
         self.decisions[member] = SignedDecision(decision, signed.SerializeToString(deterministic=True))
         if decision.allowed:

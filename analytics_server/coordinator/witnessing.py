@@ -33,6 +33,10 @@ class Heads:
     seq: int
     inclusion: tuple[bytes, ...]
     leaf: bytes
+    root: bytes = b""
+    seen: int = 0
+    """Size of the head that the request's analyst has seen; `seen_consistency` leads from there to this one."""
+    seen_consistency: tuple[bytes, ...] = ()
 
     def head(self, old_size: int) -> agent_pb2.Head:
         """Return the head for an agent that was sent `old_size` before."""
@@ -50,10 +54,18 @@ class Witnessing:
         self._received: dict[str, agent_pb2.Cosignature] = {}
         self.turn = asyncio.Lock()
 
-    def prove(self, uow: UnitOfWork, seq: int | None) -> Heads:
-        """Return the newest head with its proofs, and with the inclusion of entry `seq` where one is given."""
+    def prove(self, uow: UnitOfWork, seq: int | None, *, seen: int = 0) -> Heads:
+        """Return the newest head with its proofs, and with the inclusion of entry `seq` where one is given.
+
+        `seen` is the size of a head that an analyst has seen. Raise LogError where it is larger than the log.
+        """
         checkpoint = self._log.head(uow)
         size = checkpoint.size
+        if seen > size:
+            raise LogError(
+                f"you have seen a log of {seen} entries, this one has {size}",
+                hint="it was restored from an old copy, or you are shown another one: tell the auditor",
+            )
         sent = {connection.sent_size for connection in self._hub.all()}
         return Heads(
             size=size,
@@ -62,11 +74,14 @@ class Witnessing:
             seq=seq or 0,
             inclusion=() if seq is None else tuple(uow.inclusion(seq, size)),
             leaf=b"" if seq is None else uow.leaf(seq),
+            root=checkpoint.root,
+            seen=seen,
+            seen_consistency=tuple(uow.consistency(seen, size)) if 0 < seen < size else (),
         )
 
-    async def latest(self, seq: int | None) -> Heads:
+    async def latest(self, seq: int | None, *, seen: int = 0) -> Heads:
         """As `prove`, in a transaction of its own. To be called while holding `turn`."""
-        return await self._database.read(lambda uow: self.prove(uow, seq))
+        return await self._database.read(lambda uow: self.prove(uow, seq, seen=seen))
 
     def announce(
         self,
@@ -89,6 +104,7 @@ class Witnessing:
                     request=request,
                     head=heads.head(connection.sent_size),
                     inclusion=inclusion,
+                    seen_consistency=heads.seen_consistency,
                     job=job,
                 )
                 connection.send(agent_pb2.ToAgent(announce=announce))

@@ -83,18 +83,20 @@ class Head(_message.Message):
     def __init__(self, checkpoint: _Optional[bytes] = ..., old_size: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Announce(_message.Message):
-    __slots__ = ("parameters", "request", "head", "inclusion", "job")
+    __slots__ = ("parameters", "request", "head", "inclusion", "seen_consistency", "job")
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    SEEN_CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     parameters: bytes
     request: _envelope_pb2.Envelope
     head: Head
     inclusion: _analyst_pb2.LogProof
+    seen_consistency: _containers.RepeatedScalarFieldContainer[bytes]
     job: JobRound
-    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ..., job: _Optional[_Union[JobRound, _Mapping]] = ...) -> None: ...
+    def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ..., seen_consistency: _Optional[_Iterable[bytes]] = ..., job: _Optional[_Union[JobRound, _Mapping]] = ...) -> None: ...
 
 class JobRound(_message.Message):
     __slots__ = ("slot", "model")
@@ -119,7 +121,7 @@ class Answer(_message.Message):
     def __init__(self, round_id: _Optional[bytes] = ..., decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., join: _Optional[bytes] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "budget_permille", "slot", "model_hash")
+    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "log_size", "log_root", "own_size", "own_root", "budget_permille", "slot", "model_hash")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +132,10 @@ class Decision(_message.Message):
     HINT_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_BEFORE_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_AFTER_FIELD_NUMBER: _ClassVar[int]
+    LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LOG_ROOT_FIELD_NUMBER: _ClassVar[int]
+    OWN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    OWN_ROOT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_PERMILLE_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -143,10 +149,14 @@ class Decision(_message.Message):
     hint: str
     rho_nano_before: int
     rho_nano_after: int
+    log_size: int
+    log_root: bytes
+    own_size: int
+    own_root: bytes
     budget_permille: int
     slot: int
     model_hash: bytes
-    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., budget_permille: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., own_size: _Optional[int] = ..., own_root: _Optional[bytes] = ..., budget_permille: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "line")

@@ -84,7 +84,7 @@ class StopResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("request_id", "step", "institutions", "release", "failure", "checkpoint", "proof")
+    __slots__ = ("request_id", "step", "institutions", "release", "failure", "checkpoint", "proof", "statements", "consistency")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     INSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,8 @@ class Progress(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     step: str
     institutions: _containers.RepeatedScalarFieldContainer[str]
@@ -99,7 +101,17 @@ class Progress(_message.Message):
     failure: Failure
     checkpoint: bytes
     proof: LogProof
-    def __init__(self, request_id: _Optional[bytes] = ..., step: _Optional[str] = ..., institutions: _Optional[_Iterable[str]] = ..., release: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., proof: _Optional[_Union[LogProof, _Mapping]] = ...) -> None: ...
+    statements: _containers.RepeatedScalarFieldContainer[bytes]
+    consistency: _containers.RepeatedCompositeFieldContainer[Consistency]
+    def __init__(self, request_id: _Optional[bytes] = ..., step: _Optional[str] = ..., institutions: _Optional[_Iterable[str]] = ..., release: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., checkpoint: _Optional[bytes] = ..., proof: _Optional[_Union[LogProof, _Mapping]] = ..., statements: _Optional[_Iterable[bytes]] = ..., consistency: _Optional[_Iterable[_Union[Consistency, _Mapping]]] = ...) -> None: ...
+
+class Consistency(_message.Message):
+    __slots__ = ("old_size", "hashes")
+    OLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    old_size: int
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, old_size: _Optional[int] = ..., hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "message", "hint", "refusals", "charged")

@@ -271,7 +271,7 @@ class LogRank(_message.Message):
     def __init__(self, time: _Optional[str] = ..., event: _Optional[str] = ..., happened: _Optional[str] = ..., by: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "job")
+    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "seen", "job")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     ANALYST_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +283,7 @@ class QueryRequest(_message.Message):
     ISSUED_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     analyst: str
@@ -295,8 +296,9 @@ class QueryRequest(_message.Message):
     issued_at: int
     expires_at: int
     nonce: bytes
+    seen: bytes
     job: bytes
-    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., job: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seen: _Optional[bytes] = ..., job: _Optional[bytes] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "slot", "model")

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos.v1 import query_pb2
-from queries.errors import ClockError, IdentityError, QueryError, SignatureError
+from queries.errors import ClockError, IdentityError, LogError, QueryError, SignatureError
 from queries.limits import MAX_JOB_BYTES, MAX_QUERY_BYTES
 from trust.identity import envelope as dsse
 from trust.identity.membership import MINIMUM_COHORT, MembershipDocument
+from trust.tlog.checkpoint import Checkpoint, open_checkpoint
+from trust.tlog.notes import Verifier
 from trust.transcript import digest
 
 PAYLOAD_TYPE = "application/vnd.cohortium.query-request.v1+protobuf"
@@ -26,6 +28,7 @@ SKEW = 300
 """Seconds by which two clocks may disagree."""
 _MAX_PURPOSE = 200
 _NONCE_BYTES = 16
+_MAX_HEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class VerifiedRequest:
     minimum_cohort: int
     issued_at: int
     expires_at: int
+    seen: Checkpoint | None
+    """The newest head of the log that the analyst has seen; the log's own signature on it is verified."""
     payload: bytes = field(repr=False)
     envelope: bytes = field(repr=False)
 
@@ -66,11 +71,13 @@ def build_request(
     minimum_cohort: int,
     now: int,
     lifetime: int = LIFETIME,
+    seen: bytes = b"",
 ) -> tuple[bytes, bytes]:
     """Return (request id, envelope bytes) signed by the analyst's identity key.
 
     Either `query` or `job` is given. `now` is in unix seconds, `lifetime` in seconds, `rho_nano` in 10^-9 of zCDP.
-    Raises QueryError where `verify_request` would refuse the form.
+    `seen` is the newest signed head of the log that the analyst has seen (see `trust.tlog.gossip`). Raises QueryError
+    where `verify_request` would refuse the form.
     """
     message = query_pb2.QueryRequest(
         consortium=consortium,
@@ -85,6 +92,7 @@ def build_request(
         issued_at=now,
         expires_at=now + lifetime,
         nonce=secrets.token_bytes(_NONCE_BYTES),
+        seen=seen,
     )
     _check_form(message)
     payload = message.SerializeToString(deterministic=True)
@@ -127,6 +135,7 @@ def verify_request(
         minimum_cohort=claimed.minimum_cohort,
         issued_at=claimed.issued_at,
         expires_at=claimed.expires_at,
+        seen=_seen(claimed.seen, membership),
         payload=payload,
         envelope=envelope,
     )
@@ -141,6 +150,15 @@ def _parse(payload: bytes) -> query_pb2.QueryRequest:
     return message
 
 
+def _seen(note: bytes, membership: MembershipDocument) -> Checkpoint | None:
+    if not note:
+        return None
+    try:
+        return open_checkpoint(note, membership.log_origin, Verifier(membership.log_origin, membership.log_key))
+    except LogError as error:
+        raise QueryError("the request carries a head that the log's key did not sign", hint="ask again") from error
+
+
 def _check_form(message: query_pb2.QueryRequest) -> None:
     if not message.purpose.strip() or len(message.purpose) > _MAX_PURPOSE or not message.purpose.isprintable():
         raise QueryError("a request needs a purpose", hint=f"one printable line of at most {_MAX_PURPOSE} characters")
@@ -152,6 +170,8 @@ def _check_form(message: query_pb2.QueryRequest) -> None:
         raise QueryError(f"an encoded job takes at most {MAX_JOB_BYTES} bytes", hint="use fewer terms or times")
     if not message.job and not 1 <= len(message.query) <= MAX_QUERY_BYTES:
         raise QueryError(f"an encoded query takes 1 to {MAX_QUERY_BYTES} bytes", hint="ask for less in one query")
+    if len(message.seen) > _MAX_HEAD:
+        raise QueryError("the request's head of the log is too long", hint="update this software")
     if message.rho_nano < 1:
         raise QueryError("a request needs a privacy cost above zero")
     if message.minimum_cohort < MINIMUM_COHORT:

@@ -1,0 +1,58 @@
+"""What the institutions behind an answer say they have seen of the log, held against what its analyst is shown.
+
+Pure: no network, no files. See `trust.tlog.gossip`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protos.v1 import agent_pb2, analyst_pb2
+from queries.errors import LogError, SignatureError
+from trust.identity import keys
+from trust.identity.membership import MembershipDocument
+from trust.tlog.gossip import require_one_log
+from trust.transcript import frame
+
+_TELL = "do not use this answer; tell the auditor"
+
+
+def verify_witnessed(
+    progress: analyst_pb2.Progress,
+    survivors: Iterable[str],
+    *,
+    request_id: bytes,
+    membership: MembershipDocument,
+    head: tuple[int, bytes],
+) -> None:
+    """Raise LogError unless every survivor signed a yes to this request under a head of the log that has `head`.
+
+    `head` is (size, root) of the checkpoint that came with the answer, its signature verified.
+    """
+    said: dict[str, agent_pb2.Decision] = {}
+    proofs = {proof.old_size: list(proof.hashes) for proof in progress.consistency}
+    for statement in progress.statements:
+        decision = _decision(statement, membership)
+        said[decision.institution] = decision
+    for survivor in survivors:
+        decision = said.get(survivor, agent_pb2.Decision())
+        if not decision.allowed or decision.request_id != request_id:
+            raise LogError(f"the coordinator shows no consent that {survivor} signed to this request", hint=_TELL)
+        require_one_log(survivor, (decision.log_size, decision.log_root), head, proofs.get(decision.log_size, []))
+
+
+def _decision(statement: bytes, membership: MembershipDocument) -> agent_pb2.Decision:
+    answer, decision = agent_pb2.Answer(), agent_pb2.Decision()
+    try:
+        answer.ParseFromString(statement)
+        decision.ParseFromString(answer.decision)
+    except Exception as error:  # protobuf's DecodeError has a different path in each of its back ends
+        raise LogError("an institution's consent cannot be read", hint=_TELL) from error
+    key = membership.institution(decision.institution).identity_key
+    try:
+        keys.verify(key, answer.signature, frame("decision", answer.decision), what="a decision")
+    except SignatureError as error:
+        raise LogError(
+            f"the coordinator shows a consent that {decision.institution} did not sign", hint=_TELL
+        ) from error
+    return decision
