@@ -35,11 +35,13 @@ from queries.builder_models import (
     t_test,
 )
 from queries.errors import LiteralError, QueryError
-from queries.resolve import equal_width, resolve
+from queries.limits import walk
+from queries.naming import PartName, settle
+from queries.resolve import equal_width, extended, resolve
 
 __all__ = [
     "Bins", "Builder", "ColumnRef", "Columns", "Condition", "Literal", "Measure", "Table", "TimeBins", "_", "anova",
-    "correlation", "correlation_matrix", "count", "count_pairs", "count_persons",
+    "case", "correlation", "correlation_matrix", "count", "count_pairs", "count_persons",
     "covariance", "covariance_matrix", "independence_test",
     "intercept", "linear_model", "log_rank", "paired_t_test", "principal_components", "r_squared", "slope", "survival",
     "t_test",
@@ -65,6 +67,17 @@ class Condition:
     """A predicate that combines with `&`, `|` and `~`."""
 
     predicate: ir.Predicate
+
+    def mean(self) -> ir.Mean:
+        """The share of rows for which it holds, among those where that is known: a proportion or rate."""
+        return ir.Mean(self._truth())
+
+    def sum(self) -> ir.Sum:
+        """How many rows it holds for."""
+        return ir.Sum(self._truth())
+
+    def _truth(self) -> PartName:
+        return PartName(ir.Truth(self.predicate))
 
     def __and__(self, other: Condition) -> Condition:
         return Condition(ir.AllOf((*_parts(self, ir.AllOf), *_parts(_condition(other), ir.AllOf))))
@@ -110,6 +123,58 @@ class ColumnRef:
 
     def __bool__(self) -> NoReturn:
         raise QueryError(f"column {self.name!r} is no condition", hint=f"compare it: _.{self.name} == ...")
+
+    def __add__(self, other: ColumnRef | float) -> ColumnRef:
+        return _arithmetic("+", self, other)
+
+    def __radd__(self, other: float) -> ColumnRef:
+        return _arithmetic("+", other, self)
+
+    def __sub__(self, other: ColumnRef | float) -> ColumnRef:
+        return _arithmetic("-", self, other)
+
+    def __rsub__(self, other: float) -> ColumnRef:
+        return _arithmetic("-", other, self)
+
+    def __mul__(self, other: ColumnRef | float) -> ColumnRef:
+        return _arithmetic("*", self, other)
+
+    def __rmul__(self, other: float) -> ColumnRef:
+        return _arithmetic("*", other, self)
+
+    def __truediv__(self, other: ColumnRef | float) -> ColumnRef:
+        return _arithmetic("/", self, other)
+
+    def __rtruediv__(self, other: float) -> ColumnRef:
+        return _arithmetic("/", other, self)
+
+    def __pow__(self, power: int) -> ColumnRef:
+        if isinstance(power, bool) or power not in {2, 3, 4}:
+            raise QueryError("a value can be raised to the power 2, 3 or 4", hint="for a root write .sqrt()")
+        square = self * self
+        return square if power == 2 else square * self if power == 3 else square * square
+
+    def __neg__(self) -> ColumnRef:
+        return _arithmetic("*", -1.0, self)
+
+    def __abs__(self) -> ColumnRef:
+        return self.abs()
+
+    def log(self) -> ColumnRef:
+        """The natural logarithm; missing unless above 0."""
+        return ColumnRef(PartName(ir.Function("ln", _expression(self))))
+
+    def sqrt(self) -> ColumnRef:
+        """The square root; missing below 0."""
+        return ColumnRef(PartName(ir.Function("sqrt", _expression(self))))
+
+    def abs(self) -> ColumnRef:
+        """The absolute value."""
+        return ColumnRef(PartName(ir.Function("abs", _expression(self))))
+
+    def clip(self, lower: float, upper: float) -> ColumnRef:
+        """The value clipped to declared bounds."""
+        return ColumnRef(PartName(ir.Bounded(_expression(self), _numeric(lower), _numeric(upper))))
 
     def between(self, low: Literal, high: Literal) -> Condition:
         """`low <= column <= high`."""
@@ -215,6 +280,18 @@ def count_persons() -> ir.Persons:
     return ir.Persons()
 
 
+def case(
+    *branches: tuple[Condition, ColumnRef | float | str], otherwise: ColumnRef | float | str | None = None
+) -> ColumnRef:
+    """The value beside the first condition that holds: `case((_.age < 40, "young"), otherwise="old")`.
+
+    Numbers and columns make a number; texts make a category, to group by. Missing where no condition holds and nothing
+    stands otherwise.
+    """
+    made = tuple(ir.Branch(_condition(when).predicate, _expression(then)) for when, then in branches)
+    return ColumnRef(PartName(ir.Case(made, None if otherwise is None else _expression(otherwise))))
+
+
 @dataclass(frozen=True, slots=True)
 class Builder:
     """A whole question, ready to `build`."""
@@ -224,6 +301,7 @@ class Builder:
     where: ir.Predicate | None = None
     keys: tuple[ir.Key, ...] = ()
     rows_per_person: int | None = None
+    derived: tuple[ir.Derived, ...] = ()
 
     def limit_rows(self, rows: int) -> Builder:
         """Use at most `rows` rows of each person, chosen at random at each institution."""
@@ -231,18 +309,15 @@ class Builder:
 
     def build(self) -> ir.Query:
         """Return the resolved query. Raise QueryError, UnknownName or LiteralError where it cannot be asked."""
-        aggregates = tuple(ir.NamedAggregate(name, self._aggregate(measure)) for name, measure in self.outputs)
-        return resolve(
-            ir.Query(self.dataset.name, aggregates, self.where, self.keys, self.rows_per_person), self.dataset
-        )
-
-    def _aggregate(self, measure: Measure) -> ir.Aggregate:
-        if isinstance(measure, Bins):
-            return ir.Histogram(measure.column, equal_width(self.dataset.column(measure.column), measure.bins))
-        if isinstance(measure, TimeBins):
-            edges = equal_width(self.dataset.column(measure.node.time), measure.bins)
-            return replace(measure.node, edges=edges)
-        return measure
+        taken = [column.name for column in self.dataset.columns]
+        if self.where is not None:
+            for _node in walk(self.where):
+                pass  # raises before recursion can go deep
+        outputs, where, keys, derived = settle(self.outputs, self.where, self.keys, self.derived, taken)
+        dataset = extended(derived, self.dataset)
+        aggregates = tuple(ir.NamedAggregate(name, _aggregate(measure, dataset)) for name, measure in outputs)
+        query = ir.Query(self.dataset.name, aggregates, where, keys, self.rows_per_person, derived)
+        return resolve(query, self.dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +328,12 @@ class Table:
     where: ir.Predicate | None = None
     keys: tuple[ir.Key, ...] = ()
     rows_per_person: int | None = None
+    derived: tuple[ir.Derived, ...] = ()
+
+    def derive(self, **values: ColumnRef) -> Table:
+        """Name values computed row by row: `derive(bmi=_.weight / (_.height * _.height))`, then use `_.bmi`."""
+        new = tuple(ir.Derived(name, _expression(value)) for name, value in values.items())
+        return replace(self, derived=(*self.derived, *new))
 
     def filter(self, *conditions: Condition) -> Table:
         """Keep the rows for which every condition holds. Filters add up."""
@@ -286,7 +367,15 @@ class Table:
                 raise QueryError(
                     f"output {name!r} is no aggregate", hint=f"as in {name}=count() or {name}=_.age.mean()"
                 )
-        return Builder(self.dataset, tuple(outputs.items()), self.where, self.keys, self.rows_per_person)
+        return Builder(self.dataset, tuple(outputs.items()), self.where, self.keys, self.rows_per_person, self.derived)
+
+
+def _aggregate(measure: Measure, dataset: schema.Dataset) -> ir.Aggregate:
+    if isinstance(measure, Bins):
+        return ir.Histogram(measure.column, equal_width(dataset.column(measure.column), measure.bins))
+    if isinstance(measure, TimeBins):
+        return replace(measure.node, edges=equal_width(dataset.column(measure.node.time), measure.bins))
+    return measure
 
 
 def _condition(value: object) -> Condition:
@@ -311,6 +400,18 @@ def _key(column: ColumnRef | ir.Key | str, chosen: dict[str, Iterable[str]]) -> 
     if not keys:
         raise QueryError(f"no keys are listed for {name!r}", hint="list at least one, or leave keys out for all")
     return ir.Key(name, keys)
+
+
+def _expression(value: object) -> ir.Expression:
+    if isinstance(value, ColumnRef):
+        return value.name.expression if isinstance(value.name, PartName) else ir.Value(value.name)
+    if isinstance(value, Condition):
+        return ir.Truth(value.predicate)
+    return ir.Constant(str(value) if isinstance(value, str) else _numeric(value))
+
+
+def _arithmetic(operator: ir.ArithmeticOperator, left: object, right: object) -> ColumnRef:
+    return ColumnRef(PartName(ir.Arithmetic(operator, _expression(left), _expression(right))))
 
 
 def _literal(value: object) -> ir.Scalar:

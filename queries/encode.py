@@ -7,16 +7,14 @@ agent must not answer half of a question. Must not know: schemas; names and lite
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-
 from google.protobuf.message import DecodeError
 
 from protos.v1 import query_pb2
 from queries import ir
+from queries.encode_conditions import get_expression, get_predicate, number_of, put_expression, put_predicate, text_of
 from queries.encode_models import get_model, put_model
 from queries.errors import QueryError
-from queries.limits import MAX_AGGREGATES, MAX_KEYS, MAX_QUERY_BYTES, walk
+from queries.limits import MAX_AGGREGATES, MAX_DERIVED, MAX_KEYS, MAX_QUERY_BYTES, walk, walk_expression
 
 _MAX_UINT32 = (1 << 32) - 1
 _DECODE_ERRORS = (DecodeError, ValueError, RecursionError)
@@ -25,18 +23,22 @@ _DECODE_ERRORS = (DecodeError, ValueError, RecursionError)
 
 def encode_query(query: ir.Query) -> bytes:
     """Return the one encoding of a query. Raise QueryError where it has none or passes a cap."""
-    _check_counts(len(query.aggregates), len(query.keys))
+    _check_counts(len(query.aggregates), len(query.keys), len(query.derived))
     message = query_pb2.Query()
     try:
-        message.dataset = _text(query.dataset)
+        message.dataset = text_of(query.dataset)
         if query.where is not None:
             for _node in walk(query.where):
                 pass  # raises before the recursion below can go deep
-            _put_predicate(message.where, query.where)
+            put_predicate(message.where, query.where)
         for key in query.keys:
-            message.keys.add(column=_text(key.column), values=[_text(value) for value in key.values])
+            message.keys.add(column=text_of(key.column), values=[text_of(value) for value in key.values])
         for named in query.aggregates:
-            _put_aggregate(message.aggregates.add(name=_text(named.name)), named.aggregate)
+            _put_aggregate(message.aggregates.add(name=text_of(named.name)), named.aggregate)
+        for each in query.derived:
+            for _part in walk_expression(each.value):
+                pass  # as for conditions
+            put_expression(message.derived.add(name=text_of(each.name)).value, each.value)
         if query.rows_per_person is not None:
             message.rows_per_person = _count(query.rows_per_person, "rows_per_person", least=1)
         data: bytes = message.SerializeToString(deterministic=True)
@@ -56,13 +58,14 @@ def decode_query(data: bytes) -> ir.Query:
         message.ParseFromString(data)
     except _DECODE_ERRORS as error:
         raise QueryError("these bytes are not a query", hint="make them with queries.encode") from error
-    _check_counts(len(message.aggregates), len(message.keys))
+    _check_counts(len(message.aggregates), len(message.keys), len(message.derived))
     query = ir.Query(
-        dataset=_text(message.dataset),
-        aggregates=tuple(ir.NamedAggregate(_text(named.name), _get_aggregate(named)) for named in message.aggregates),
-        where=_get_predicate(message.where) if message.HasField("where") else None,
-        keys=tuple(ir.Key(_text(key.column), tuple(_text(value) for value in key.values)) for key in message.keys),
+        dataset=text_of(message.dataset),
+        aggregates=tuple(ir.NamedAggregate(text_of(named.name), _get_aggregate(named)) for named in message.aggregates),
+        where=get_predicate(message.where) if message.HasField("where") else None,
+        keys=tuple(ir.Key(text_of(key.column), tuple(text_of(value) for value in key.values)) for key in message.keys),
         rows_per_person=message.rows_per_person or None,
+        derived=tuple(ir.Derived(text_of(each.name), get_expression(each.value)) for each in message.derived),
     )
     if encode_query(query) != data:
         raise QueryError(
@@ -71,32 +74,13 @@ def decode_query(data: bytes) -> ir.Query:
     return query
 
 
-def _check_counts(aggregates: int, keys: int) -> None:
+def _check_counts(aggregates: int, keys: int, derived: int) -> None:
+    if derived > MAX_DERIVED:
+        raise QueryError(f"the query derives more than {MAX_DERIVED} values", hint="split it into several queries")
     if aggregates > MAX_AGGREGATES:
         raise QueryError(f"the query has more than {MAX_AGGREGATES} aggregates", hint="split it into several queries")
     if keys > MAX_KEYS:
         raise QueryError(f"the query groups by more than {MAX_KEYS} columns", hint="group by fewer columns")
-
-
-def _text(value: object) -> str:
-    # On the wire an empty text is the same as none, so an empty name would have a second reading.
-    if not isinstance(value, str):
-        raise QueryError("a name or category must be text")
-    if not value:
-        raise QueryError("a name or category is empty", hint="every column, output and category has a name")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise QueryError("a literal must be a number or a text")
-    try:
-        number = float(value)
-    except OverflowError as error:
-        raise QueryError("a number in the query is too large") from error
-    if not math.isfinite(number):
-        raise QueryError("a number in the query is not finite", hint="NaN and infinity cannot be compared with")
-    return number + 0.0  # -0.0 equals 0.0, so it must not have an encoding of its own
 
 
 def _count(value: object, what: str, *, least: int) -> int:
@@ -105,103 +89,31 @@ def _count(value: object, what: str, *, least: int) -> int:
     return value
 
 
-def _put_values(out: query_pb2.Predicate.IsIn, values: Iterable[ir.Scalar]) -> None:
-    for value in values:
-        _put_value(out.values.add(), value)
-
-
-def _put_value(out: query_pb2.Value, value: ir.Scalar) -> None:
-    if isinstance(value, str):
-        out.text = value
-    else:
-        out.number = _number(value)
-
-
-def _put_predicate(out: query_pb2.Predicate, node: ir.Predicate) -> None:
-    match node:
-        case ir.Comparison(column, operator, value):
-            if operator not in ir.OPERATORS:
-                raise QueryError("the query compares with an unknown operator", hint=f"one of {' '.join(ir.OPERATORS)}")
-            out.comparison.column, out.comparison.operator = _text(column), operator
-            _put_value(out.comparison.value, value)
-        case ir.IsIn(column, values):
-            out.is_in.column = _text(column)
-            _put_values(out.is_in, values)
-        case ir.IsNull(column):
-            out.is_null.column = _text(column)
-        case ir.AllOf(parts):
-            out.all_of.SetInParent()
-            for part in parts:
-                _put_predicate(out.all_of.parts.add(), part)
-        case ir.AnyOf(parts):
-            out.any_of.SetInParent()
-            for part in parts:
-                _put_predicate(out.any_of.parts.add(), part)
-        case ir.Not(part):
-            out.negation.SetInParent()
-            _put_predicate(out.negation, part)
-        case _:
-            raise QueryError("the query holds a condition of an unknown kind", hint="build it with queries.builder")
-
-
-def _get_value(value: query_pb2.Value) -> ir.Scalar:
-    match value.WhichOneof("kind"):
-        case "number":
-            return _number(value.number)
-        case "text":
-            return value.text
-        case _:
-            raise QueryError("a literal in the query has no value")
-
-
-def _get_predicate(message: query_pb2.Predicate) -> ir.Predicate:
-    # Recursion is bounded by the parser, which refuses more than 100 nested messages.
-    match message.WhichOneof("kind"):
-        case "comparison":
-            node = message.comparison
-            for operator in ir.OPERATORS:
-                if operator == node.operator:
-                    return ir.Comparison(_text(node.column), operator, _get_value(node.value))
-            raise QueryError("the query compares with an unknown operator", hint=f"one of {' '.join(ir.OPERATORS)}")
-        case "is_in":
-            return ir.IsIn(_text(message.is_in.column), tuple(_get_value(value) for value in message.is_in.values))
-        case "is_null":
-            return ir.IsNull(_text(message.is_null.column))
-        case "all_of":
-            return ir.AllOf(tuple(_get_predicate(part) for part in message.all_of.parts))
-        case "any_of":
-            return ir.AnyOf(tuple(_get_predicate(part) for part in message.any_of.parts))
-        case "negation":
-            return ir.Not(_get_predicate(message.negation))
-        case _:
-            raise QueryError("a condition in the query is empty")
-
-
 def _put_aggregate(out: query_pb2.NamedAggregate, aggregate: ir.Aggregate) -> None:  # noqa: PLR0912 -- one a node
     match aggregate:
         case ir.Count(column):
             out.count.SetInParent()
             if column is not None:
-                out.count.column = _text(column)
+                out.count.column = text_of(column)
         case ir.Sum(column):
-            out.sum.column = _text(column)
+            out.sum.column = text_of(column)
         case ir.Mean(column):
-            out.mean.column = _text(column)
+            out.mean.column = text_of(column)
         case ir.Variance(column, ddof):
-            out.variance.column, out.variance.ddof = _text(column), _count(ddof, "ddof", least=0)
+            out.variance.column, out.variance.ddof = text_of(column), _count(ddof, "ddof", least=0)
         case ir.Stddev(column, ddof):
-            out.stddev.column, out.stddev.ddof = _text(column), _count(ddof, "ddof", least=0)
+            out.stddev.column, out.stddev.ddof = text_of(column), _count(ddof, "ddof", least=0)
         case ir.Histogram(column, edges):
-            out.histogram.column = _text(column)
-            out.histogram.edges.extend(_number(edge) for edge in edges)
+            out.histogram.column = text_of(column)
+            out.histogram.edges.extend(number_of(edge) for edge in edges)
         case ir.Persons():
             out.persons.SetInParent()
         case ir.Quantile(column, q):
-            out.quantile.column, out.quantile.q = _text(column), _number(q)
+            out.quantile.column, out.quantile.q = text_of(column), number_of(q)
         case ir.Skewness(column):
-            out.skewness.column = _text(column)
+            out.skewness.column = text_of(column)
         case ir.Kurtosis(column):
-            out.kurtosis.column = _text(column)
+            out.kurtosis.column = text_of(column)
         case _ if isinstance(aggregate, ir.Model):
             put_model(out, aggregate)
         case _:
@@ -213,23 +125,23 @@ def _get_aggregate(named: query_pb2.NamedAggregate) -> ir.Aggregate:  # noqa: PL
         case "count":
             return ir.Count(named.count.column or None)
         case "sum":
-            return ir.Sum(_text(named.sum.column))
+            return ir.Sum(text_of(named.sum.column))
         case "mean":
-            return ir.Mean(_text(named.mean.column))
+            return ir.Mean(text_of(named.mean.column))
         case "variance":
-            return ir.Variance(_text(named.variance.column), named.variance.ddof)
+            return ir.Variance(text_of(named.variance.column), named.variance.ddof)
         case "stddev":
-            return ir.Stddev(_text(named.stddev.column), named.stddev.ddof)
+            return ir.Stddev(text_of(named.stddev.column), named.stddev.ddof)
         case "histogram":
-            return ir.Histogram(_text(named.histogram.column), tuple(_number(e) for e in named.histogram.edges))
+            return ir.Histogram(text_of(named.histogram.column), tuple(number_of(e) for e in named.histogram.edges))
         case "persons":
             return ir.Persons()
         case "quantile":
-            return ir.Quantile(_text(named.quantile.column), _number(named.quantile.q))
+            return ir.Quantile(text_of(named.quantile.column), number_of(named.quantile.q))
         case "skewness":
-            return ir.Skewness(_text(named.skewness.column))
+            return ir.Skewness(text_of(named.skewness.column))
         case "kurtosis":
-            return ir.Kurtosis(_text(named.kurtosis.column))
+            return ir.Kurtosis(text_of(named.kurtosis.column))
         case str(kind):
             return get_model(kind, named)
         case _:

@@ -9,6 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from queries.ir_expressions import (
+    ARITHMETIC,
+    SCALAR_FUNCTIONS,
+    Arithmetic,
+    ArithmeticOperator,
+    Bounded,
+    Branch,
+    Case,
+    Constant,
+    Derived,
+    Expression,
+    Function,
+    FunctionName,
+    Truth,
+    Value,
+    conditions_of,
+    parts_of,
+)
 from queries.ir_models import (
     GROUP_TESTS,
     LINE_PARTS,
@@ -30,11 +48,13 @@ from queries.ir_models import (
 )
 
 __all__ = [
-    "GROUP_TESTS", "LINE_PARTS", "MATRIX_KINDS", "OPERATORS", "Aggregate", "AllOf", "AnyOf", "Comparison",
-    "Correlation", "Count", "Covariance", "GroupTest", "GroupTestKind", "Histogram", "IndependenceTest", "IsIn",
-    "IsNull", "Key", "Kurtosis", "Line", "LinePart", "LinearModel", "LogRank", "Matrix", "MatrixKind", "Mean",
-    "MeanTest", "Model", "NamedAggregate", "Not", "Operator", "Persons", "Predicate", "Quantile", "Query", "Scalar",
-    "Skewness", "Stddev", "Sum", "Survival", "Variance", "columns_of",
+    "ARITHMETIC", "GROUP_TESTS", "LINE_PARTS", "MATRIX_KINDS", "OPERATORS", "SCALAR_FUNCTIONS", "Aggregate",
+    "AllOf", "AnyOf", "Arithmetic", "ArithmeticOperator", "Bounded", "Branch", "Case", "Comparison", "Constant",
+    "Correlation", "Count", "Covariance", "Derived", "Expression", "Function", "FunctionName", "GroupTest",
+    "GroupTestKind", "Histogram", "IndependenceTest", "IsIn", "IsNull", "Key", "Kurtosis", "Line", "LinePart",
+    "LinearModel", "LogRank", "Matrix", "MatrixKind", "Mean", "MeanTest", "Model", "NamedAggregate", "Not",
+    "Operator", "Persons", "Predicate", "Quantile", "Query", "Scalar", "Skewness", "Stddev", "Sum", "Survival",
+    "Truth", "Value", "Variance", "columns_of", "conditions_of", "parts_of",
 ]  # fmt: skip
 
 Scalar: TypeAlias = float | str
@@ -196,10 +216,14 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A whole question over one dataset. `rows_per_person` None means the schema's `max_rows`."""
+    """A whole question over one dataset. `rows_per_person` None means the schema's `max_rows`.
+
+    `derived` names values computed row by row; every other part may use them as it does columns.
+    """
 
     dataset: str
     aggregates: tuple[NamedAggregate, ...]
     where: Predicate | None = None
     keys: tuple[Key, ...] = ()
     rows_per_person: int | None = None
+    derived: tuple[Derived, ...] = ()

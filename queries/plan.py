@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import product
 from math import isqrt, log, pi
 
-from queries import ir, models
+from queries import expressions, ir, models
 from queries.errors import QueryError
 from queries.quantiles import tree_of
 from queries.resolve import resolve
@@ -53,7 +53,10 @@ class NoiseShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a query releases. The vector's index of a cell and slot is `cell * len(slots) + slot`."""
+    """What a query releases. The vector's index of a cell and slot is `cell * len(slots) + slot`.
+
+    `dataset` is the published one with the query's derived values as columns after its own.
+    """
 
     query: ir.Query
     dataset: Dataset
@@ -160,6 +163,7 @@ def centre(kind: Numeric) -> tuple[float, float]:
 def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where sums could overflow."""
     query = resolve(query, dataset)
+    dataset = expressions.extend(dataset, query.derived)
     outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
     histograms = tuple(dict.fromkeys(each for output in outputs for each in _histograms(output, dataset)))
     # Outputs over one column share its slots: the distinct ones, in order of first use.

@@ -14,7 +14,7 @@ from math import isfinite
 ANY = "*"
 """Stands in a rule for every value. An empty list allows none."""
 OPERATIONS = (
-    "count", "count_persons", "sum", "mean", "variance", "stddev", "histogram",
+    "count", "count_persons", "sum", "mean", "variance", "stddev", "histogram", "derive",
     "quantile", "skewness", "kurtosis", "group_by", "where", "covariance", "correlation",
     "regression", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank",
     "train", "evaluate",

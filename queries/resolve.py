@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import pairwise
 
-from queries import ir, models, schema
+from queries import expressions, ir, models, schema
 from queries.errors import LiteralError, QueryError, UnknownName
 from queries.limits import MAX_AGGREGATES, MAX_BINS, MAX_CELLS, MAX_KEYS, walk
 from queries.quantiles import tree_of
@@ -51,6 +52,7 @@ def resolve(query: ir.Query, dataset: schema.Dataset) -> ir.Query:
     """Return the query in normal form, or raise QueryError, UnknownName or LiteralError. Idempotent."""
     if query.dataset != dataset.name:
         raise UnknownName("dataset", query.dataset, [dataset.name])
+    derived, dataset = expressions.check(query.derived, dataset, _walked)
     keys = _keys(query.keys, dataset)
     one_row = dataset.max_rows == 1 or query.rows_per_person == 1
     aggregates = _aggregates(query.aggregates, dataset, frozenset(key.column for key in keys), one_row=one_row)
@@ -63,13 +65,17 @@ def resolve(query: ir.Query, dataset: schema.Dataset) -> ir.Query:
         )
     where = None
     if query.where is not None:
-        for _node in walk(query.where):
-            pass  # raises before the recursion below can go deep
-        where = _predicate(query.where, dataset)
+        where = _walked(query.where, dataset)
     rows = query.rows_per_person
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows <= dataset.max_rows):
         raise QueryError(f"rows per person must be between 1 and the schema's max_rows, {dataset.max_rows}")
-    return ir.Query(query.dataset, aggregates, where, keys, rows)
+    resolved = ir.Query(query.dataset, aggregates, where, keys, rows)
+    return replace(resolved, derived=expressions.in_use(derived, _names_used(resolved)))
+
+
+def extended(derived: tuple[ir.Derived, ...], dataset: schema.Dataset) -> schema.Dataset:
+    """Return the dataset with derived values as further columns. Raise what `resolve` does about them."""
+    return expressions.check(derived, dataset, _walked)[1]
 
 
 def literal(column: schema.Column, value: object) -> ir.Scalar:
@@ -125,31 +131,45 @@ def shape(query: ir.Query) -> str:
     if query.keys:
         parts.append("by " + ", ".join(key.column for key in query.keys))
     if query.where is not None:
-        parts.append("where " + ", ".join(sorted(_columns_in(query.where))))
+        parts.append("where " + ", ".join(sorted(set(expressions.columns_of_predicate(query.where)))))
+    parts.extend(
+        f"with {each.name} from {', '.join(sorted(set(expressions.columns_in(each.value))))}" for each in query.derived
+    )
     return " ".join(parts)
 
 
 def columns_used(query: ir.Query) -> frozenset[str]:
-    """Return every column that the answer depends on."""
-    used = {key.column for key in query.keys}
-    used.update(column for named in query.aggregates for column in ir.columns_of(named.aggregate))
-    if query.where is not None:
-        used |= _columns_in(query.where)
-    return frozenset(used)
+    """Return every column of the dataset that the answer depends on, itself or through a derived value."""
+    used = set(_names_used(query))
+    used.update(name for each in query.derived for name in expressions.columns_in(each.value))
+    return frozenset(used - {each.name for each in query.derived})
 
 
 def operations_used(query: ir.Query) -> frozenset[str]:
-    """Return which operations the query uses: those of its outputs, "group_by" and "where"."""
+    """Return which operations the query uses: those of its outputs, "group_by", "where" and "derive"."""
     used = {_OPERATION[type(named.aggregate)] for named in query.aggregates}
     if query.keys:
         used.add("group_by")
-    if query.where is not None:
+    if query.where is not None or any(expressions.has_condition(each.value) for each in query.derived):
         used.add("where")
+    if query.derived:
+        used.add("derive")
     return frozenset(used)
 
 
-def _columns_in(where: ir.Predicate) -> set[str]:
-    return {node.column for node in walk(where) if isinstance(node, ir.Comparison | ir.IsIn | ir.IsNull)}
+def _names_used(query: ir.Query) -> Iterator[str]:
+    """Yield the columns and derived values that a query names, in the order it does."""
+    for named in query.aggregates:
+        yield from ir.columns_of(named.aggregate)
+    if query.where is not None:
+        yield from expressions.columns_of_predicate(query.where)
+    yield from (key.column for key in query.keys)
+
+
+def _walked(predicate: ir.Predicate, dataset: schema.Dataset) -> ir.Predicate:
+    for _node in walk(predicate):
+        pass  # raises before the recursion below can go deep
+    return _predicate(predicate, dataset)
 
 
 def _column(name: object, dataset: schema.Dataset) -> schema.Column:

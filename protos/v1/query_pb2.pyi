@@ -7,18 +7,87 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Query(_message.Message):
-    __slots__ = ("dataset", "where", "keys", "aggregates", "rows_per_person")
+    __slots__ = ("dataset", "where", "keys", "aggregates", "rows_per_person", "derived")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     AGGREGATES_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_PERSON_FIELD_NUMBER: _ClassVar[int]
+    DERIVED_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     where: Predicate
     keys: _containers.RepeatedCompositeFieldContainer[Key]
     aggregates: _containers.RepeatedCompositeFieldContainer[NamedAggregate]
     rows_per_person: int
-    def __init__(self, dataset: _Optional[str] = ..., where: _Optional[_Union[Predicate, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., aggregates: _Optional[_Iterable[_Union[NamedAggregate, _Mapping]]] = ..., rows_per_person: _Optional[int] = ...) -> None: ...
+    derived: _containers.RepeatedCompositeFieldContainer[Derived]
+    def __init__(self, dataset: _Optional[str] = ..., where: _Optional[_Union[Predicate, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., aggregates: _Optional[_Iterable[_Union[NamedAggregate, _Mapping]]] = ..., rows_per_person: _Optional[int] = ..., derived: _Optional[_Iterable[_Union[Derived, _Mapping]]] = ...) -> None: ...
+
+class Derived(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: Expression
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+
+class Expression(_message.Message):
+    __slots__ = ("column", "number", "text", "arithmetic", "function", "bounded", "case", "truth")
+    class Arithmetic(_message.Message):
+        __slots__ = ("operator", "left", "right")
+        OPERATOR_FIELD_NUMBER: _ClassVar[int]
+        LEFT_FIELD_NUMBER: _ClassVar[int]
+        RIGHT_FIELD_NUMBER: _ClassVar[int]
+        operator: str
+        left: Expression
+        right: Expression
+        def __init__(self, operator: _Optional[str] = ..., left: _Optional[_Union[Expression, _Mapping]] = ..., right: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    class Function(_message.Message):
+        __slots__ = ("name", "argument")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ARGUMENT_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        argument: Expression
+        def __init__(self, name: _Optional[str] = ..., argument: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    class Bounded(_message.Message):
+        __slots__ = ("value", "lower", "upper")
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        LOWER_FIELD_NUMBER: _ClassVar[int]
+        UPPER_FIELD_NUMBER: _ClassVar[int]
+        value: Expression
+        lower: float
+        upper: float
+        def __init__(self, value: _Optional[_Union[Expression, _Mapping]] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ...) -> None: ...
+    class Case(_message.Message):
+        __slots__ = ("branches", "otherwise")
+        BRANCHES_FIELD_NUMBER: _ClassVar[int]
+        OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+        branches: _containers.RepeatedCompositeFieldContainer[Expression.Branch]
+        otherwise: Expression
+        def __init__(self, branches: _Optional[_Iterable[_Union[Expression.Branch, _Mapping]]] = ..., otherwise: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    class Branch(_message.Message):
+        __slots__ = ("when", "then")
+        WHEN_FIELD_NUMBER: _ClassVar[int]
+        THEN_FIELD_NUMBER: _ClassVar[int]
+        when: Predicate
+        then: Expression
+        def __init__(self, when: _Optional[_Union[Predicate, _Mapping]] = ..., then: _Optional[_Union[Expression, _Mapping]] = ...) -> None: ...
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_FIELD_NUMBER: _ClassVar[int]
+    CASE_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    number: float
+    text: str
+    arithmetic: Expression.Arithmetic
+    function: Expression.Function
+    bounded: Expression.Bounded
+    case: Expression.Case
+    truth: Predicate
+    def __init__(self, column: _Optional[str] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., arithmetic: _Optional[_Union[Expression.Arithmetic, _Mapping]] = ..., function: _Optional[_Union[Expression.Function, _Mapping]] = ..., bounded: _Optional[_Union[Expression.Bounded, _Mapping]] = ..., case: _Optional[_Union[Expression.Case, _Mapping]] = ..., truth: _Optional[_Union[Predicate, _Mapping]] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("number", "text")

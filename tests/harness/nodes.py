@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 from hypothesis import strategies as st
 
@@ -42,3 +43,71 @@ def models(
     if g != h and len(keys) >= 2 and len(others) >= 2:
         fixed += [ir.IndependenceTest(g, h), ir.LogRank(x, h, others[0], g, cut, tuple(keys[:2]))]
     return st.one_of(st.sampled_from(fixed), *drawn)
+
+
+def expressions(
+    columns: Sequence[str], conditions: st.SearchStrategy[ir.Predicate] | None = None
+) -> st.SearchStrategy[ir.Expression]:
+    """Expressions over numeric columns, most of which have bounds; with `conditions` also cases and truths."""
+    leaves: st.SearchStrategy[ir.Expression] = st.sampled_from(columns).map(ir.Value) | st.floats(-50, 50).map(
+        lambda x: ir.Constant(round(x, 3) + 0.0)
+    )
+
+    def wider(inner: st.SearchStrategy[ir.Expression]) -> st.SearchStrategy[ir.Expression]:
+        some = (
+            st.builds(ir.Arithmetic, st.sampled_from(ir.ARITHMETIC), inner, inner)
+            | st.builds(ir.Function, st.sampled_from(ir.SCALAR_FUNCTIONS), inner)
+            | st.builds(ir.Bounded, inner, st.floats(-9, -1), st.floats(1, 9))
+        )
+        if conditions is None:
+            return some
+        branches = st.lists(st.builds(ir.Branch, conditions, inner), min_size=1, max_size=2).map(tuple)
+        return some | st.builds(ir.Case, branches, st.none() | inner) | st.builds(ir.Truth, conditions)
+
+    return st.recursive(leaves, wider, max_leaves=6)
+
+
+def evaluate(  # noqa: PLR0911 -- one return a node
+    node: ir.Expression, row: Mapping[str, float | str | None], holds: Callable[[ir.Predicate], bool | None]
+) -> float | None:
+    """The value of an expression in a row of clipped numbers; Python's doubles are the engines'."""
+    match node:
+        case ir.Value(column):
+            value = row[column]
+            return None if value is None else float(value)
+        case ir.Constant(value):
+            return float(value)
+        case ir.Truth(predicate):
+            truth = holds(predicate)
+            return None if truth is None else float(truth)
+        case ir.Case(branches, otherwise):
+            for branch in branches:
+                if holds(branch.when):
+                    return evaluate(branch.then, row, holds)
+            return None if otherwise is None else evaluate(otherwise, row, holds)
+    found = [evaluate(part, row, holds) for part in ir.parts_of(node)]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    return _computed(node, known)
+
+
+def _computed(node: ir.Expression, known: Sequence[float]) -> float | None:  # noqa: PLR0911 -- one return a node
+    first, last = known[0], known[-1]
+    match node:
+        case ir.Bounded(_value, lower, upper):
+            return min(max(first, lower), upper)
+        case ir.Function("ln"):
+            return math.log(first) if first > 0 else None
+        case ir.Function("sqrt"):
+            return math.sqrt(first) if first >= 0 else None
+        case ir.Function("abs"):
+            return abs(first)
+        case ir.Arithmetic("+"):
+            return first + last
+        case ir.Arithmetic("-"):
+            return first - last
+        case ir.Arithmetic("*"):
+            return first * last
+    divisor = (last + 1e-124) - 1e-124  # what is near 0 counts as 0
+    return first / divisor if divisor else None

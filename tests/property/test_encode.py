@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from harness.nodes import models
+from harness.nodes import expressions, models
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +53,7 @@ queries = st.builds(
     st.none() | predicates,
     st.lists(st.builds(ir.Key, names, st.lists(names, max_size=3).map(tuple)), max_size=3).map(tuple),
     st.none() | st.integers(1, 2**32 - 1),
+    st.lists(st.builds(ir.Derived, names, expressions(["x", "y"], predicates)), max_size=3).map(tuple),
 )
 SIMPLE = ir.Query("patients", (ir.NamedAggregate("n", ir.Count()),), ir.Comparison("age", ">=", 18.0))
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 
-from harness.nodes import models, statistics
-from hypothesis import given, settings
+from harness.nodes import evaluate, expressions, models, statistics
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from queries import ir
+from queries.errors import QueryError
 from queries.plan import Plan, make_plan
+from queries.resolve import columns_used, extended
 from queries.schema import Categorical, Column, Dataset, Numeric, validate
 from queries.slots import Axis, Joint, Slot
 
@@ -112,10 +114,21 @@ def amount(plan: Plan, slot: Slot, row: Line) -> int:  # noqa: PLR0911 -- one a 
     return nearest(u * one) if slot.kind == "linear" else nearest(u * u * one)
 
 
+def derive(plan: Plan, row: dict[str, Cell]) -> None:
+    """Add the values that a query derives to a row."""
+    for each in plan.query.derived:
+        clipped: dict[str, Cell] = {
+            name: min(max(value, kind.lower), kind.upper)
+            if value is not None and isinstance(kind := plan.dataset.column(name).kind, Numeric)
+            else value
+            for name, value in row.items()
+        }
+        row[each.name] = evaluate(each.value, clipped, lambda predicate: holds(predicate, row))
+
+
 def used(query: ir.Query) -> set[str]:
     """Columns that a query of these tests names."""
-    names = {key.column for key in query.keys} | {c for a in query.aggregates for c in ir.columns_of(a.aggregate)}
-    return names | ({query.where.column} if query.where else set())
+    return set(columns_used(query))
 
 
 def added(plan: Plan, slot: Slot, row: Line) -> int:
@@ -129,6 +142,7 @@ def encode(plan: Plan, person: Sequence[Line]) -> list[int]:
     kept = []
     for raw in person:
         row = {name: known(plan.dataset.column(name), value) for name, value in raw.items()}
+        derive(plan, row)
         complete = all(row[name] is not None or plan.dataset.column(name).nullable for name in used(plan.query))
         if complete and (plan.query.where is None or holds(plan.query.where, row)):
             kept.append(row)
@@ -179,7 +193,24 @@ def datasets(draw: st.DrawFn) -> Dataset:
 
 
 @st.composite
-def queries(draw: st.DrawFn, dataset: Dataset) -> ir.Query:
+def derived_values(draw: st.DrawFn, dataset: Dataset) -> tuple[ir.Derived, ...]:
+    """None, or one with finite bounds."""
+    numeric = [c.name for c in dataset.columns if isinstance(c.kind, Numeric)]
+    grouped = [c for c in dataset.columns if isinstance(c.kind, Categorical)]
+    conditions = st.sampled_from([ir.IsNull(numeric[0]), ir.Comparison(grouped[0].name, "=", grouped[0].kind.keys[0])])
+    derived = (ir.Derived("d0", draw(expressions(numeric, conditions))),)
+    try:
+        wider = extended(derived, dataset)
+    except QueryError:
+        return ()
+    kind = wider.numeric("d0")
+    return derived if kind.upper - kind.lower > 1e-6 * max(1.0, abs(kind.upper), abs(kind.lower)) else ()
+
+
+@st.composite
+def queries(draw: st.DrawFn, published: Dataset) -> ir.Query:
+    derived = draw(derived_values(published))
+    dataset = extended(derived, published)
     numeric = [c for c in dataset.columns if isinstance(c.kind, Numeric)]
     grouped = [c for c in dataset.columns if isinstance(c.kind, Categorical)]
     aggregates: list[ir.Aggregate] = []
@@ -209,6 +240,7 @@ def queries(draw: st.DrawFn, dataset: Dataset) -> ir.Query:
         where,
         tuple(ir.Key(column.name) for column in draw(st.lists(st.sampled_from(grouped), unique=True, max_size=2))),
         draw(st.none() | st.integers(1, dataset.max_rows)),
+        derived,
     )
 
 
@@ -254,6 +286,7 @@ def test_neighbours_differ_by_at_most_the_stated_sensitivity(question: Question)
 @settings(max_examples=100, deadline=None)
 def test_the_stated_sensitivity_is_attained(question: Question) -> None:
     """A person with every allowed row, equal, complete and at the upper bounds, moves the vector by exactly delta."""
+    assume(not question.plan.query.derived)  # columns at their bounds need not put an expression at its own
     plan = make_plan(replace(question.plan.query, where=None), question.plan.dataset)
     # Every generated output counts the second key of a column, or the only one.
     row: Line = {

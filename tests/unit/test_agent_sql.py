@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from analytics_client.agent.sources import sql
+from analytics_client.agent.sources import sql, terms
 from queries import ir, schema
 from queries.plan import Plan, make_plan
 
@@ -112,7 +112,7 @@ def test_a_statement_reads_one_table_and_takes_the_salt_as_its_only_parameter(na
     others=st.lists(st.floats(-0.5, 600.7), min_size=1, max_size=5),
 )
 def test_a_float_reads_back_as_itself(value: float, others: list[float]) -> None:
-    literal = sqlglot.parse_one(sql.double(value).sql(dialect="duckdb"), dialect="duckdb")
+    literal = sqlglot.parse_one(terms.double(value).sql(dialect="duckdb"), dialect="duckdb")
     number = literal.find(exp.Literal)
     assert number is not None
     sign = -1 if literal.find(exp.Neg) else 1

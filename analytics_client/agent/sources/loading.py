@@ -14,7 +14,8 @@ from pathlib import Path
 from sqlglot import exp
 
 from analytics_client.agent.sources.columns import PLAIN_NUMBER
-from analytics_client.agent.sources.sql import PERSON, ROW, ROWS, TABLE, double
+from analytics_client.agent.sources.sql import PERSON, ROW, ROWS, TABLE
+from analytics_client.agent.sources.terms import double
 from queries.schema import Categorical, Dataset, Numeric
 
 STAGED, CODES, PEOPLE = "staged", "codes", "people"

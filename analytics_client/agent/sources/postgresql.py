@@ -23,6 +23,7 @@ from analytics_client.agent.sources import columns as local_columns
 from analytics_client.agent.sources import sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
 from analytics_client.agent.sources.loading import WHITE
+from analytics_client.agent.sources.terms import double
 from analytics_client.agent.sources.vector import lottery, vector
 from queries.errors import ConfigError, DataError
 from queries.plan import Plan
@@ -210,8 +211,8 @@ class PostgreSQLSource:
             if isinstance(column.kind, Categorical):
                 outside = exp.EQ(this=local.copy(), expression=exp.Literal.number(len(column.kind.categories)))
             else:
-                below = exp.LT(this=local.copy(), expression=sql.double(column.kind.lower))
-                outside = exp.or_(below, exp.GT(this=local.copy(), expression=sql.double(column.kind.upper)))
+                below = exp.LT(this=local.copy(), expression=double(column.kind.lower))
+                outside = exp.or_(below, exp.GT(this=local.copy(), expression=double(column.kind.upper)))
             outputs += [exp.Count(this=local), exp.Count(this=raw)]
             outputs.append(exp.Count(this=exp.Case(ifs=[exp.If(this=outside, true=exp.Literal.number(1))])))
         counted = _local_rows(self._dataset, self._config, self._names, self._types, raw=True)
@@ -317,7 +318,7 @@ def _coded(text: exp.Expr, codes: local_columns.Codes) -> exp.Expr:
         plain = exp.RegexpLike(this=text.copy(), expression=exp.Literal.string(f"^({local_columns.PLAIN_NUMBER})$"))
         number = exp.Case(
             this=exp.cast(text.copy(), "double"),
-            ifs=[exp.If(this=sql.double(n), true=exp.Literal.number(code)) for n, code in codes.numbers.items()],
+            ifs=[exp.If(this=double(n), true=exp.Literal.number(code)) for n, code in codes.numbers.items()],
         )
         options.append(exp.Case(ifs=[exp.If(this=plain, true=number)]))
     if codes.other is not None:

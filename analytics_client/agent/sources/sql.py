@@ -13,24 +13,34 @@ is the statement's one parameter. Must not know: connections, files, noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from sqlglot import exp
 
+from analytics_client.agent.sources import derived
+from analytics_client.agent.sources.terms import (
+    ascending,
+    bare_double,
+    cast,
+    column,
+    double,
+    integer,
+    present,
+    scalar,
+    select,
+)
+from analytics_client.agent.sources.terms import condition as condition_of
 from queries import ir
 from queries.plan import Plan, centre
 from queries.resolve import columns_used
-from queries.schema import Categorical, Dataset
+from queries.schema import Dataset
 from queries.slots import Axis, Joint, Slot
 
 Dialect = Literal["duckdb", "postgres"]
 FEW_EDGES = 65
 """Up to this many a histogram's bins are found by comparisons alone."""
 TABLE, ROW, PERSON, ROWS = "local_rows", "_row", "_person", "_rows"  # no schema name begins with _
-_COMPARISONS: dict[str, type[exp.Binary]] = {
-    "=": exp.EQ, "!=": exp.NEQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE,
-}  # fmt: skip
 
 
 def render(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str:
@@ -45,10 +55,11 @@ def render_rows(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> str
 
 def rows_statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Query:
     """Return the statement that reads the rows a plan would sum: filtered, bounded per person, one column each."""
-    steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
+    steps = derived.steps(plan, TABLE)
+    steps["selected"] = _selected(plan, (TABLE, *steps)[-1], rows_known)
     if needs_salt(plan):
         steps["kept"] = _kept(plan, dialect, rows_known)
-    query = _select([_column(name) for name in _slot_columns(plan)], list(steps)[-1])
+    query = select([column(name) for name in _slot_columns(plan)], list(steps)[-1])
     named = [exp.CTE(this=step, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, step in steps.items()]
     query.set("with_", exp.With(expressions=named))
     return query
@@ -75,7 +86,8 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
     query: exp.Query = parts[0]
     for part in parts[1:]:
         query = exp.Union(this=query, expression=part, distinct=False)
-    steps: dict[str, exp.Query] = {"selected": _selected(plan, rows_known)}
+    steps = derived.steps(plan, TABLE)
+    steps["selected"] = _selected(plan, (TABLE, *steps)[-1], rows_known)
     if needs_salt(plan):
         steps["kept"] = _kept(plan, dialect, rows_known)
     steps["cells"] = _cells(plan, list(steps)[-1], dialect)
@@ -87,33 +99,33 @@ def statement(plan: Plan, dialect: Dialect, *, rows_known: bool = True) -> exp.Q
 def _part(number: int, bin_: exp.Expr, sums: Sequence[exp.Expr]) -> exp.Select:
     outputs = [
         exp.alias_(exp.Literal.number(number), "part"),
-        _column("_cell").as_("cell"),
+        column("_cell").as_("cell"),
         exp.alias_(bin_, "bin"),
         *[exp.alias_(total, f"s{index}") for index, total in enumerate(sums)],
     ]
-    return _select(outputs, "cells").group_by(exp.Literal.number(2), copy=False)
+    return select(outputs, "cells").group_by(exp.Literal.number(2), copy=False)
 
 
-def _selected(plan: Plan, rows_known: bool) -> exp.Select:
+def _selected(plan: Plan, source: str, rows_known: bool) -> exp.Select:
     """Rows that satisfy the condition and hold a value in all columns that must have one."""
     query, dataset = plan.query, plan.dataset
-    conditions = [_predicate(query.where, dataset)] if query.where is not None else []
+    conditions = [condition_of(query.where, dataset)] if query.where is not None else []
     keys = {key.column for key in query.keys}
-    needed = sorted(name for name in columns_used(query) if name in keys or not dataset.column(name).nullable)
-    conditions += [_present(name) for name in needed]
+    needed = sorted(keys | {name for name in columns_used(query) if not dataset.column(name).nullable})
+    conditions += [present(name) for name in needed]
     for key in query.keys:
         if len(key.values) < len(dataset.categorical(key.column).keys):
             chosen = [exp.Literal.number(code) for code in _positions(dataset, key)]
-            conditions.append(exp.In(this=_column(key.column), expressions=chosen))
+            conditions.append(exp.In(this=column(key.column), expressions=chosen))
     if all(slot.kind not in {"rows", "persons"} for slot in plan.slots):
         # A row without any value that is asked for adds nothing, and must not take the place of one that does.
         needs = dict.fromkeys(tuple(sorted(_needed(plan, slot))) for slot in plan.slots)
-        conditions.append(exp.or_(*[exp.and_(*[_present(name) for name in need]) for need in needs]))
+        conditions.append(exp.or_(*[exp.and_(*[present(name) for name in need]) for need in needs]))
     names = sorted(keys | set(_slot_columns(plan)))
     person = [ROW, PERSON, *([ROWS] if rows_known else [])] if needs_salt(plan) else []
-    outputs: list[exp.Expr] = [_column(name) for name in [*person, *names]]
+    outputs: list[exp.Expr] = [column(name) for name in [*person, *names]]
     outputs = outputs or [exp.alias_(exp.Literal.number(1), "_one")]  # rows are only counted: any column will do
-    return _select(outputs, TABLE).where(*conditions, copy=False)
+    return select(outputs, source).where(*conditions, copy=False)
 
 
 def _kept(plan: Plan, dialect: Dialect, rows_known: bool) -> exp.Query:
@@ -124,31 +136,31 @@ def _kept(plan: Plan, dialect: Dialect, rows_known: bool) -> exp.Query:
     """
     limit = exp.Literal.number(plan.rows_per_person)
     names = sorted({key.column for key in plan.query.keys} | set(_slot_columns(plan)))
-    columns = [_column(name) for name in [*names, *_apart(plan)]] or [_column(ROW)]
+    columns = [column(name) for name in [*names, *_apart(plan)]] or [column(ROW)]
     place = exp.Window(
         this=exp.RowNumber(),
-        partition_by=[_column(PERSON)],
-        order=exp.Order(expressions=[_ascending(_lottery(dialect)), _ascending(_column(ROW))]),
+        partition_by=[column(PERSON)],
+        order=exp.Order(expressions=[ascending(_lottery(dialect)), ascending(column(ROW))]),
     )
-    drawn = _select([*[c.copy() for c in columns], exp.alias_(place, "_place")], "selected")
+    drawn = select([*[c.copy() for c in columns], exp.alias_(place, "_place")], "selected")
     if rows_known:
-        drawn.where(exp.GT(this=_column(ROWS), expression=limit.copy()), copy=False)
+        drawn.where(exp.GT(this=column(ROWS), expression=limit.copy()), copy=False)
     inside = exp.Subquery(this=drawn, alias=exp.TableAlias(this=exp.to_identifier("drawn")))
     winners = exp.Select(expressions=[c.copy() for c in columns], from_=exp.From(this=inside))
-    winners.where(exp.LTE(this=_column("_place"), expression=limit.copy()), copy=False)
+    winners.where(exp.LTE(this=column("_place"), expression=limit.copy()), copy=False)
     if not rows_known:
         return winners
-    few = _select(columns, "selected").where(exp.LTE(this=_column(ROWS), expression=limit), copy=False)
+    few = select(columns, "selected").where(exp.LTE(this=column(ROWS), expression=limit), copy=False)
     return exp.Union(this=few, expression=winners, distinct=False)
 
 
 def _lottery(dialect: Dialect) -> exp.Expr:
     """A pseudo-random number of a row under the salt, different for every salt."""
-    salt = _as("BIGINT", exp.Placeholder())
+    salt = cast("BIGINT", exp.Placeholder())
     if dialect == "postgres":
-        return exp.func("HASHINT8EXTENDED", _column(ROW), salt)
+        return exp.func("HASHINT8EXTENDED", column(ROW), salt)
     # Hashing row and salt apart and combining them would keep an order of rows under every salt: hash them as one.
-    return exp.Anonymous(this="HASH", expressions=[exp.Anonymous(this="XOR", expressions=[_column(ROW), salt])])
+    return exp.Anonymous(this="HASH", expressions=[exp.Anonymous(this="XOR", expressions=[column(ROW), salt])])
 
 
 def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
@@ -156,7 +168,7 @@ def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
     outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
     moments = {name for slot in plan.slots for name in slot.measures}
     outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
-    outputs += [_column(name) for name in [*_slot_columns(plan), *_apart(plan)]]
+    outputs += [column(name) for name in [*_slot_columns(plan), *_apart(plan)]]
     if dialect == "duckdb":
         outputs += [
             exp.alias_(_guess(axis), f"_g_{number}")
@@ -165,7 +177,7 @@ def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
             for axis in _axes(histogram)
             if _is_wide(axis.edges)
         ]
-    return _select(outputs, source)
+    return select(outputs, source)
 
 
 def _cell(plan: Plan) -> exp.Expr:
@@ -173,13 +185,13 @@ def _cell(plan: Plan) -> exp.Expr:
     index: exp.Expr = exp.Literal.number(0)
     for key in plan.query.keys:
         codes = _positions(plan.dataset, key)
-        position: exp.Expr = _column(key.column)
+        position: exp.Expr = column(key.column)
         if codes != list(range(len(codes))):
             position = exp.Case(
                 this=position,
-                ifs=[exp.If(this=_integer(code), true=_integer(place)) for place, code in enumerate(codes)],
+                ifs=[exp.If(this=integer(code), true=integer(place)) for place, code in enumerate(codes)],
             )
-        scaled = exp.Mul(this=exp.Paren(this=index), expression=_integer(len(codes)))
+        scaled = exp.Mul(this=exp.Paren(this=index), expression=integer(len(codes)))
         index = exp.Add(this=scaled, expression=position)
     return index
 
@@ -192,11 +204,11 @@ def _unit(dataset: Dataset, name: str) -> exp.Expr:
     """
     kind = dataset.numeric(name)
     mid, half = centre(kind)
-    inside = exp.Paren(this=exp.Sub(this=_column(name), expression=double(mid)))
+    inside = exp.Paren(this=exp.Sub(this=column(name), expression=double(mid)))
     return exp.Case(
         ifs=[
-            exp.If(this=exp.LTE(this=_column(name), expression=double(kind.lower)), true=double(-1.0)),
-            exp.If(this=exp.GTE(this=_column(name), expression=double(kind.upper)), true=double(1.0)),
+            exp.If(this=exp.LTE(this=column(name), expression=double(kind.lower)), true=double(-1.0)),
+            exp.If(this=exp.GTE(this=column(name), expression=double(kind.upper)), true=double(1.0)),
         ],
         default=exp.Div(this=inside, expression=double(half)),
     )
@@ -207,12 +219,12 @@ def _sum(plan: Plan, slot: Slot) -> exp.Expr:
     if slot.kind == "product":
         return _product(plan, slot)
     if slot.kind == "persons":
-        return exp.Count(this=exp.Distinct(expressions=[_column(PERSON)]))
+        return exp.Count(this=exp.Distinct(expressions=[column(PERSON)]))
     if slot.column is None:
         return exp.Count(this=exp.Star())
     if slot.kind == "present":
-        return exp.Count(this=_column(slot.column))
-    unit = _column(f"_u_{slot.column}")
+        return exp.Count(this=column(slot.column))
+    unit = column(f"_u_{slot.column}")
     return _total(plan, unit if slot.kind == "linear" else exp.Mul(this=unit, expression=unit.copy()))
 
 
@@ -220,14 +232,14 @@ def _product(plan: Plan, slot: Slot) -> exp.Expr:
     """The sum of a product over the rows in which its columns are present and have their keys."""
     dataset = plan.dataset
     conditions: list[exp.Expr] = [
-        exp.EQ(this=_column(name), expression=_scalar(dataset, name, key)) for name, key in slot.levels
+        exp.EQ(this=column(name), expression=scalar(dataset, name, key)) for name, key in slot.levels
     ]
-    conditions += [_present(name) for name in slot.among if name not in slot.factors]
+    conditions += [present(name) for name in slot.among if name not in slot.factors]
     if not slot.factors:
-        return exp.Count(this=exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=_integer(1))]))
-    value: exp.Expr = _column(f"_u_{slot.factors[0]}")
+        return exp.Count(this=exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=integer(1))]))
+    value: exp.Expr = column(f"_u_{slot.factors[0]}")
     for name in slot.factors[1:]:
-        value = exp.Mul(this=value, expression=_column(f"_u_{name}"))
+        value = exp.Mul(this=value, expression=column(f"_u_{name}"))
     if conditions:
         value = exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=value)])
     return _total(plan, value)
@@ -236,8 +248,8 @@ def _product(plan: Plan, slot: Slot) -> exp.Expr:
 def _total(plan: Plan, value: exp.Expr) -> exp.Expr:
     """The sum of a value in [-1, 1] in lattice steps; a row in which it is null adds none."""
     scaled = exp.Mul(this=value, expression=double(float(1 << plan.scale_bits)))
-    steps = _as("BIGINT", exp.Round(this=scaled))  # at most 2^40 and a bit, which rounds to 2^40
-    return exp.Coalesce(this=exp.Sum(this=steps), expressions=[_integer(0)])
+    steps = cast("BIGINT", exp.Round(this=scaled))  # at most 2^40 and a bit, which rounds to 2^40
+    return exp.Coalesce(this=exp.Sum(this=steps), expressions=[integer(0)])
 
 
 def _axes(histogram: ir.Histogram | Joint) -> tuple[ir.Histogram | Axis, ...]:
@@ -251,10 +263,10 @@ def _counted(histogram: ir.Histogram | Joint, dataset: Dataset) -> list[exp.Expr
         groups = axis.groups if isinstance(axis, Axis) else ()
         listed = [key for group in groups for key in group]
         if groups and len(listed) < len(dataset.categorical(axis.column).keys):
-            codes = [_scalar(dataset, axis.column, key) for key in listed]
-            conditions.append(exp.In(this=_column(axis.column), expressions=codes))
+            codes = [scalar(dataset, axis.column, key) for key in listed]
+            conditions.append(exp.In(this=column(axis.column), expressions=codes))
         else:
-            conditions.append(_present(axis.column))
+            conditions.append(present(axis.column))
     return conditions
 
 
@@ -268,7 +280,7 @@ def _bin(number: int, histogram: ir.Histogram | Joint, dataset: Dataset, dialect
         if index is None:
             index = place
         else:
-            scaled = exp.Mul(this=exp.Paren(this=index), expression=_integer(axis.bins))
+            scaled = exp.Mul(this=exp.Paren(this=index), expression=integer(axis.bins))
             index = exp.Add(this=scaled, expression=exp.Paren(this=place))
     assert index is not None  # noqa: S101 - a joint histogram has axes
     return index
@@ -276,53 +288,53 @@ def _bin(number: int, histogram: ir.Histogram | Joint, dataset: Dataset, dialect
 
 def _group(axis: Axis, dataset: Dataset) -> exp.Expr:
     """The position of a category's group; its own where every key is a group by itself."""
-    codes = [[_scalar(dataset, axis.column, key) for key in group] for group in axis.groups]
+    codes = [[scalar(dataset, axis.column, key) for key in group] for group in axis.groups]
     if axis.groups == tuple((key,) for key in dataset.categorical(axis.column).keys):
-        return _column(axis.column)
+        return column(axis.column)
     *some, _last = codes
     ifs = [
-        exp.If(this=exp.In(this=_column(axis.column), expressions=each), true=_integer(place))
+        exp.If(this=exp.In(this=column(axis.column), expressions=each), true=integer(place))
         for place, each in enumerate(some)
     ]
-    return exp.Case(ifs=ifs, default=_integer(len(some)))
+    return exp.Case(ifs=ifs, default=integer(len(some)))
 
 
 def _place(number: int, histogram: ir.Histogram | Axis, dialect: Dialect) -> exp.Expr:
     """The bin of a value that is present: a category's own position, else found among the edges."""
-    column, edges = _column(histogram.column), histogram.edges
+    value, edges = column(histogram.column), histogram.edges
     if not edges:
-        return column
+        return value
     if len(edges) > FEW_EDGES and dialect == "postgres":
         inner = exp.Array(expressions=[double(edge) for edge in edges[1:-1]])
-        return exp.Anonymous(this="WIDTH_BUCKET", expressions=[column, inner])
+        return exp.Anonymous(this="WIDTH_BUCKET", expressions=[value, inner])
     if not _is_wide(edges):
-        return _halving(column, edges)
-    guess = _column(f"_g_{number}")
-    listed = exp.Array(expressions=[_bare_double(edge) for edge in edges])
+        return _halving(value, edges)
+    guess = column(f"_g_{number}")
+    listed = exp.Array(expressions=[bare_double(edge) for edge in edges])
 
     def edge(offset: int) -> exp.Expr:
-        place = exp.Add(this=guess.copy(), expression=_integer(offset))  # lists are counted from 1
+        place = exp.Add(this=guess.copy(), expression=integer(offset))  # lists are counted from 1
         return exp.Anonymous(this="LIST_EXTRACT", expressions=[listed.copy(), place])
 
-    last = exp.LT(this=guess.copy(), expression=_integer(len(edges) - 2))
-    above = exp.and_(exp.GTE(this=column.copy(), expression=edge(2)), last)
-    first = exp.GT(this=guess.copy(), expression=_integer(0))
-    below = exp.and_(exp.LT(this=column.copy(), expression=edge(1)), first)
+    last = exp.LT(this=guess.copy(), expression=integer(len(edges) - 2))
+    above = exp.and_(exp.GTE(this=value.copy(), expression=edge(2)), last)
+    first = exp.GT(this=guess.copy(), expression=integer(0))
+    below = exp.and_(exp.LT(this=value.copy(), expression=edge(1)), first)
     return exp.Case(
         ifs=[
-            exp.If(this=below, true=exp.Sub(this=guess.copy(), expression=_integer(1))),
-            exp.If(this=above, true=exp.Add(this=guess.copy(), expression=_integer(1))),
+            exp.If(this=below, true=exp.Sub(this=guess.copy(), expression=integer(1))),
+            exp.If(this=above, true=exp.Add(this=guess.copy(), expression=integer(1))),
         ],
         default=guess,
     )
 
 
-def _halving(column: exp.Column, edges: Sequence[float]) -> exp.Expr:
+def _halving(value: exp.Column, edges: Sequence[float]) -> exp.Expr:
     def search(low: int, high: int) -> exp.Expr:
         if low == high:
-            return _integer(low)
+            return integer(low)
         middle = (low + high + 1) // 2  # bin `middle` begins at edges[middle]
-        below = exp.LT(this=column.copy(), expression=double(edges[middle]))
+        below = exp.LT(this=value.copy(), expression=double(edges[middle]))
         return exp.Case(ifs=[exp.If(this=below, true=search(low, middle - 1))], default=search(middle, high))
 
     return search(0, len(edges) - 2)
@@ -344,41 +356,14 @@ def _guess(histogram: ir.Histogram | Axis) -> exp.Expr:
     """The bin of a value by division: right, or off by one beside an edge."""
     edges, bins = histogram.edges, len(histogram.edges) - 1
     per_width = bins / (edges[-1] - edges[0])
-    offset = exp.Paren(this=exp.Sub(this=_column(histogram.column), expression=double(edges[0])))
+    offset = exp.Paren(this=exp.Sub(this=column(histogram.column), expression=double(edges[0])))
     place = exp.Floor(this=exp.Mul(this=offset, expression=double(per_width)))
     within = exp.Least(
         this=exp.Greatest(this=place, expressions=[double(0.0)], ignore_nulls=True),
         expressions=[double(float(bins - 1))],
         ignore_nulls=True,
     )
-    return _as("BIGINT", within)
-
-
-def _predicate(node: ir.Predicate, dataset: Dataset) -> exp.Expr:
-    match node:
-        case ir.Comparison(name, operator, value):
-            return _COMPARISONS[operator](this=_column(name), expression=_scalar(dataset, name, value))
-        case ir.IsIn(name, values):
-            return exp.In(this=_column(name), expressions=[_scalar(dataset, name, value) for value in values])
-        case ir.IsNull(name):
-            return exp.Is(this=_column(name), expression=exp.Null())
-        case ir.Not(part):
-            return exp.Not(this=exp.Paren(this=_predicate(part, dataset)))
-        case ir.AllOf(parts):
-            return _joined(exp.and_, parts, dataset)
-        case ir.AnyOf(parts):
-            return _joined(exp.or_, parts, dataset)
-
-
-def _joined(join: Callable[..., exp.Expr], parts: Sequence[ir.Predicate], dataset: Dataset) -> exp.Expr:
-    return exp.Paren(this=join(*[exp.Paren(this=_predicate(part, dataset)) for part in parts], copy=False))
-
-
-def _scalar(dataset: Dataset, name: str, value: ir.Scalar) -> exp.Expr:
-    kind = dataset.column(name).kind
-    if isinstance(kind, Categorical):
-        return _integer(kind.keys.index(str(value)))
-    return double(float(value))
+    return cast("BIGINT", within)
 
 
 def _positions(dataset: Dataset, key: ir.Key) -> list[int]:
@@ -400,41 +385,3 @@ def _needed(plan: Plan, slot: Slot) -> tuple[str, ...]:
     if slot.kind == "bin":
         return tuple(axis.column for axis in _axes(plan.histograms[slot.histogram]))
     return slot.columns
-
-
-def _select(outputs: Sequence[exp.Expr], table: str) -> exp.Select:
-    source = exp.From(this=exp.Table(this=exp.to_identifier(table)))
-    return exp.Select(expressions=list(outputs), from_=source)
-
-
-def _as(kind: Literal["BIGINT", "DOUBLE"], value: exp.Expr) -> exp.Cast:
-    return exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type[kind]))
-
-
-def _present(name: str) -> exp.Expr:
-    return exp.Not(this=exp.Is(this=_column(name), expression=exp.Null()))
-
-
-def _column(name: str) -> exp.Column:
-    return exp.column(exp.to_identifier(name, quoted=True))
-
-
-def _ascending(value: exp.Expr) -> exp.Ordered:
-    return exp.Ordered(this=value, nulls_first=False)
-
-
-def _integer(value: int) -> exp.Expr:
-    literal = exp.Literal.number(abs(value))
-    return exp.Neg(this=literal) if value < 0 else literal
-
-
-def double(value: float) -> exp.Expr:
-    """Return a float as a double-precision literal that reads back as the same float in every engine."""
-    return _as("DOUBLE", _bare_double(value))
-
-
-def _bare_double(value: float) -> exp.Expr:
-    """As `double`, for an engine that reads a literal with an exponent as one by itself."""
-    text = repr(abs(value))
-    literal = exp.Literal.number(text if "e" in text else text + "e0")  # without exponent it would be a decimal
-    return exp.Neg(this=literal) if value < 0 else literal
