@@ -167,7 +167,9 @@ def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
     """The kept rows with their cell, values clipped and mapped to [-1, 1]."""
     outputs: list[exp.Expr] = [exp.alias_(_cell(plan), "_cell")]
     moments = {name for slot in plan.slots for name in slot.measures}
-    outputs += [exp.alias_(_unit(plan.dataset, name), f"_u_{name}") for name in _slot_columns(plan) if name in moments]
+    outputs += [
+        exp.alias_(_unit(plan.dataset, name, dialect), f"_u_{name}") for name in _slot_columns(plan) if name in moments
+    ]
     outputs += [column(name) for name in [*_slot_columns(plan), *_apart(plan)]]
     if dialect == "duckdb":
         outputs += [
@@ -196,15 +198,20 @@ def _cell(plan: Plan) -> exp.Expr:
     return index
 
 
-def _unit(dataset: Dataset, name: str) -> exp.Expr:
+def _unit(dataset: Dataset, name: str, dialect: Dialect) -> exp.Expr:
     """A value clipped to its bounds and mapped to [-1, 1]; null stays null.
 
     The bounds map to -1 and 1 by rule, so that no rounding leads outside: values strictly between them are at least one
-    float apart from either, which covers the rounding of the middle, and what division adds is below 2^-50.
+    float apart from either, which covers the rounding of the middle, and what division adds is below 2^-50. PostgreSQL
+    fails where a product underflows: where the middle is (almost) 0, what is below 2^-153 of it is made 0 first.
     """
     kind = dataset.numeric(name)
     mid, half = centre(kind)
-    inside = exp.Paren(this=exp.Sub(this=column(name), expression=double(mid)))
+    inside: exp.Expr = exp.Paren(this=exp.Sub(this=column(name), expression=double(mid)))
+    if dialect == "postgres" and abs(mid) < half * 2.0**-90:
+        absorb = double(half * 2.0**-100)
+        raised = exp.Paren(this=exp.Add(this=inside, expression=absorb))
+        inside = exp.Paren(this=exp.Sub(this=raised, expression=absorb.copy()))
     return exp.Case(
         ifs=[
             exp.If(this=exp.LTE(this=column(name), expression=double(kind.lower)), true=double(-1.0)),
