@@ -92,7 +92,10 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     edges = np.asarray(counts.tree.levels[-1])
     starts, ends = edges[:-1], edges[:-1] if counts.tree.whole else edges[1:]
     below, total = counts.below, counts.below[:, -1:]
-    spread, excess = counts.spread(q), counts.below - q * total
+    # A monotone curve through counts that noise made waver: half way between its envelopes.
+    envelope = np.maximum.accumulate(below, axis=1) + np.minimum.accumulate(below[:, ::-1], axis=1)[:, ::-1]
+    monotone = envelope / 2
+    spread, excess = counts.spread(q), (below if q in {0.0, 1.0} else monotone) - q * total
     leaves = starts.size
     fits = excess[:, 1:] >= -spread[1:] - q - _ROUNDING
     first = np.where(fits.any(axis=1), fits.argmax(axis=1), 0)
@@ -108,9 +111,6 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     rank = np.maximum(q * (total[:, 0] - 1) + 1, 1.0)
     whole = np.floor(rank + _ROUNDING)
     part = np.maximum(rank - whole, 0.0)
-    # A monotone curve through counts that noise made waver: half way between its envelopes.
-    envelope = np.maximum.accumulate(below, axis=1) + np.minimum.accumulate(below[:, ::-1], axis=1)[:, ::-1]
-    monotone = envelope / 2
     value = (1 - part) * _at(monotone, starts, ends, whole) + part * _at(monotone, starts, ends, whole + 1)
     return np.clip(np.where(total[:, 0] > 0, value, (low + high) / 2), low, high), low, high
 

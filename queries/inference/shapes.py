@@ -12,7 +12,7 @@ import numpy as np
 
 from queries.inference.forms import Z95, Floats
 
-_CERTAIN = 5.0
+_CERTAIN = 7.0
 """The variance must be this many of its own standard deviations above 0: below, the delta method says too little."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from queries import ir
 from queries.plan import Plan, centre
 from queries.slots import Joint, Slot
 
@@ -17,15 +18,17 @@ Columns = Mapping[str, NDArray[np.float64]]
 def exact_sums(plan: Plan, columns: Columns) -> NDArray[np.int64]:
     """Return the sums of one cell, in slot order, on the unrefined lattice. Bounds are kept by clipping."""
     rows = len(next(iter(columns.values())))
-    joints = [_joint(plan, joint, columns) if isinstance(joint, Joint) else None for joint in plan.histograms]
-    return np.array([_sum(plan, slot, columns, rows, joints) for slot in plan.slots], dtype=np.int64)
+    counted = [
+        _joint(plan, each, columns) if isinstance(each, Joint) else _histogram(plan, each, columns)
+        for each in plan.histograms
+    ]
+    return np.array([_sum(plan, slot, columns, rows, counted) for slot in plan.slots], dtype=np.int64)
 
 
-def _sum(plan: Plan, slot: Slot, columns: Columns, rows: int, joints: list[NDArray[np.int64] | None]) -> int:
+def _sum(plan: Plan, slot: Slot, columns: Columns, rows: int, counted: Sequence[NDArray[np.int64]]) -> int:
     one = 1 << plan.scale_bits
     if slot.kind == "bin":
-        joint = joints[slot.histogram]
-        return one * int(joint[slot.bin] if joint is not None else _histogram(plan, slot, columns))
+        return one * int(counted[slot.histogram][slot.bin])
     factors = {"linear": (slot.column,), "square": (slot.column,) * 2}.get(slot.kind, slot.factors)
     value = np.ones(rows)
     for name in factors:
@@ -37,13 +40,13 @@ def _sum(plan: Plan, slot: Slot, columns: Columns, rows: int, joints: list[NDArr
     return int(np.rint(value * one).astype(np.int64).sum())
 
 
-def _histogram(plan: Plan, slot: Slot, columns: Columns) -> int:
-    histogram = plan.histograms[slot.histogram]
-    values = columns[str(slot.column)]
-    if isinstance(histogram, Joint) or not histogram.edges:
-        return int(np.sum(values == slot.bin))
+def _histogram(plan: Plan, histogram: ir.Histogram, columns: Columns) -> NDArray[np.int64]:
+    values = columns[histogram.column]
+    if not histogram.edges:
+        return np.bincount(values.astype(np.int64), minlength=len(plan.dataset.categorical(histogram.column).keys))
+    bins = len(histogram.edges) - 1
     places = np.searchsorted(histogram.edges, values, side="right") - 1
-    return int(np.sum(np.clip(places, 0, len(histogram.edges) - 2) == slot.bin))
+    return np.bincount(np.clip(places, 0, bins - 1), minlength=bins)
 
 
 def _joint(plan: Plan, joint: Joint, columns: Columns) -> NDArray[np.int64]:
