@@ -86,6 +86,25 @@ def check(
 
 
 @app.command()
+def suggest_schema(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file with a header.")],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the dataset; by default the file's.")] = "",
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there; it must not exist.")] = None,
+) -> None:
+    """Draft a schema from a data file, with what must be reviewed marked REVIEW. Stays on this machine."""
+    from analytics_client.agent.suggest import suggest
+    from trust.identity import files
+
+    text = suggest(file, name)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        files.write_new(output, text.encode(), secret=True)
+        typer.echo(f"Wrote {output}. Review it before it leaves this machine: parts of it come from the data.")
+
+
+@app.command()
 def run(folder: Folder) -> None:
     """Serve until stopped. Connects out to the coordinator; opens no port here."""
     from analytics_client.agent.runner import run as serve
