@@ -193,8 +193,8 @@ def _person(columns: Iterable[_Column]) -> _Column | None:
 def _about_persons(person: _Column | None, rows: int) -> list[str]:
     if person is None:
         return [
-            "# REVIEW: no column looks as if it named persons. As it stands every row counts as another person: if one can",
-            '# have several rows, name the column that tells persons apart: privacy_unit = "..."',
+            "# REVIEW: no column looks as if it named persons. As it stands every row counts as another person: if one",
+            '# can have several rows, name the column that tells persons apart: privacy_unit = "..."',
             "max_rows = 1",
         ]
     several = person.values.nunique() < rows
