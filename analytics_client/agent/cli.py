@@ -105,6 +105,28 @@ def suggest_schema(
 
 
 @app.command()
+def omop(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the views and schema files.")],
+    *,
+    dialect: Annotated[str, typer.Option(help="postgres or duckdb.")] = "postgres",
+    cdm: Annotated[str, typer.Option(help="Schema that holds the CDM's tables.")] = "cdm",
+    target: Annotated[str, typer.Option(help="Schema in which the views are made.")] = "cohortium",
+) -> None:
+    """Write views and schema files that make an OMOP CDM 5.4 ready to serve. Connects to nothing."""
+    from analytics_client.agent import omop as ready
+    from trust.identity import files
+
+    chosen = ready.dialect_named(dialect)
+    texts = {"views.sql": ready.views(chosen, cdm=cdm, target=target)}
+    texts |= {f"{name}.toml": text for name, text in ready.schemas().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        files.write_new(folder / name, text.encode(), secret=False)
+    typer.echo(f"Wrote {', '.join(texts)} to {folder}.")
+    typer.echo("Have the database's owner run views.sql and grant the agent's user SELECT on the views.")
+
+
+@app.command()
 def run(folder: Folder) -> None:
     """Serve until stopped. Connects out to the coordinator; opens no port here."""
     from analytics_client.agent.runner import run as serve
