@@ -31,6 +31,7 @@ from queries.builder import (
     Table,
     _,
     anova,
+    case,
     correlation,
     correlation_matrix,
     count,
@@ -225,6 +226,7 @@ def cases() -> Iterator[Case]:
             with running.session() as session:
                 yield from cnsim(Asker(session, "cnsim"))
                 yield from heart(Asker(session, "heart"))
+                yield from derived(Asker(session, "heart"))
                 yield from trees(Asker(session, "trees"))
                 yield from awards(Asker(session, "awards"))
                 yield from admissions(Asker(session, "admissions"))
@@ -402,6 +404,38 @@ def heart(ask: Asker) -> Iterator[Case]:
     crossed = stats.chi2_contingency(pd.crosstab(frame.cp, frame.num), correction=False)
     yield from ask.python(
         {"chi statistic": crossed.statistic, "chi p_value": crossed.pvalue}, chi=independence_test(_.cp, _.num)
+    )
+
+
+def derived(ask: Asker) -> Iterator[Case]:
+    """Values computed row by row, in models and tests as anywhere else."""
+    frame = heart_pooled().assign(square=lambda f: f.age**2, log_age=lambda f: np.log(f.age))
+    complete = frame[["thalach", "age", "square"]].dropna()
+    fitted = sm.OLS(complete.thalach, sm.add_constant(complete[["age", "square"]])).fit()
+    rate = frame.chol / frame.age
+    by = {key: rate[frame.sex == key].dropna() for key in ("female", "male")}
+    product = pd.DataFrame({"a": frame.age * frame.chol, "b": frame.thalach}).dropna()
+    yield from ask.python(
+        model_references("fit", fitted, {"const": "intercept", "age": "age", "square": "age_by_age"})
+        | test_references("rates", stats.ttest_ind(by["female"], by["male"], equal_var=False))
+        | {
+            "share": (frame.age >= 50).mean(),
+            "logs": frame.log_age.mean(),
+            "spread": frame.log_age.std(),
+            "r": product.a.corr(product.b),
+        },
+        fit=linear_model(_.thalach, on=[_.age, _.age**2]),
+        rates=t_test((_.chol / _.age.clip(1, 120)).clip(0, 50), by=_.sex),
+        share=(_.age >= 50).mean(),
+        logs=_.age.clip(1, 120).log().mean(),
+        spread=_.age.clip(1, 120).log().std(),
+        r=correlation(_.age * _.chol, _.thalach),
+    )
+    older = frame.assign(old=frame.age >= 55).dropna(subset=["chol"])
+    groups = [older.chol[older.old], older.chol[~older.old]]
+    yield from ask.python(
+        test_references("anova", stats.f_oneway(*groups)),
+        anova=anova(_.chol, case((_.age >= 55, "old"), otherwise="young")),
     )
 
 
