@@ -42,7 +42,9 @@ def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[
 def read_database(path: Path) -> History:
     """Read a copy of a store or of an SQLite export. Raise ConfigError or LogError as `verify_database` does."""
     with _opened(path) as connection:
-        return History(list(_entries(connection)), _checkpoints(connection), _memberships(connection))
+        return History(
+            [Entry(*row) for row in _entries(connection)], _checkpoints(connection), _memberships(connection)
+        )
 
 
 @contextmanager
@@ -67,9 +69,9 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
     return {_bytes(name).decode(errors="replace") for (name,) in rows}
 
 
-def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
-    for seq, leaf in connection.execute("SELECT seq, leaf FROM audit_entry ORDER BY seq"):
-        yield Entry(seq, _bytes(leaf))
+def _entries(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
+    for row in connection.execute("SELECT seq, leaf FROM audit_entry ORDER BY seq"):
+        yield row if type(row[1]) is bytes else (row[0], _bytes(row[1]))
 
 
 def _memberships(connection: sqlite3.Connection) -> list[bytes]:

@@ -7,7 +7,7 @@ lock until commit), so sequence numbers have no gap and no double. Must not know
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ FILTERS = ("kind", "actor", "analyst", "dataset", "institution", "outcome")
 """What `leaves` can be narrowed by, besides `request_id` (a hex prefix), `since_ms` and `before_ms`."""
 _APPENDING = 0x636F686F6C6F67  # the advisory lock of appenders: "coholog"
 _BATCH = 1000
+_COLUMNS = tuple(field.name for field in fields(entries.Columns))
 
 
 class Log:
@@ -192,15 +193,13 @@ class Log:
             )
             for row in known:
                 asked[row.request_id] = entries.Columns(0, "", "", row.analyst, row.purpose, row.dataset)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for seq, column in enumerate(decoded, first):
             origin = asked.get(column.request_id)
-            whole = (
-                replace(column, analyst=origin.analyst, purpose=origin.purpose, dataset=origin.dataset)
-                if origin is not None
-                else column
-            )
-            rows.append({"seq": seq, **asdict(whole)})
+            found: dict[str, Any] = {"seq": seq, **{name: getattr(column, name) for name in _COLUMNS}}
+            if origin is not None:
+                found |= {"analyst": origin.analyst, "purpose": origin.purpose, "dataset": origin.dataset}
+            rows.append(found)
         return rows
 
 

@@ -21,6 +21,7 @@ KINDS = tuple(field.name for field in log_pb2.LogEntry.DESCRIPTOR.oneofs_by_name
 """Every event name, in the order of the protobuf."""
 UNKNOWN = "unknown"
 """The kind of an entry written by a newer version."""
+NO_ENTRY = "these bytes are not an entry of the audit log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def decode(leaf: bytes) -> log_pb2.LogEntry:
     try:
         entry.ParseFromString(leaf)
     except DecodeError as error:
-        raise LogError("these bytes are not an entry of the audit log") from error
+        raise LogError(NO_ENTRY) from error
     return entry
 
 
