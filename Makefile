@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-accuracy parity coverage-study attack-report soak fuzz clean
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-audit bench-accuracy parity coverage-study attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -63,7 +63,7 @@ proto-check: $(DEV)
 	  cmp -s $$f protos/v1/$$(basename $$f) || { echo "protos/v1/$$(basename $$f) is stale: run 'make proto' and commit"; exit 1; }; done
 	@echo "generated protos are up to date"
 
-bench: bench-query bench-noise bench-secagg  ## every benchmark; JSON in benchmarks/results
+bench: bench-query bench-noise bench-secagg bench-audit  ## every benchmark; JSON in benchmarks/results
 
 bench-query: $(DEV)  ## latency and throughput of a query, five agents
 	$(BIN)/python benchmarks/query.py
@@ -73,6 +73,9 @@ bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
 
 bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 500 institutions over loopback mTLS
 	$(BIN)/python benchmarks/secagg.py
+
+bench-audit: $(DEV)  ## the audit log: appends, ten million entries, tampering, SIGKILL; about an hour
+	$(BIN)/python benchmarks/audit.py
 
 bench-accuracy: $(DEV)  ## error of every statistic over a trusted curator's (OpenDP), some minutes
 	$(BIN)/python benchmarks/accuracy.py

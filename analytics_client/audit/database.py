@@ -8,12 +8,12 @@ verify a copy. Must not know: how a store is written.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from analytics_client.audit.history import Entry, History
+from analytics_client.audit.history import Entry, History, Keys
 from analytics_client.audit.verify import Report, verify
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, notes
@@ -26,16 +26,16 @@ def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[
     Raise ConfigError where the file holds no audit log, LogError where SQLite itself cannot read it.
     """
     with _opened(path) as connection:
-        stored = _stored_tree(connection)
+        stored, memberships = _stored_tree(connection), _memberships(connection)
         report = verify(
             _entries(connection),
             None,
-            _memberships(connection),
+            memberships,
             governance_key,
             checkpoints=[*_checkpoints(connection), *checkpoints],
             stored=stored,
         )
-        findings = [*stored.findings, *_check_heads(connection)]
+        findings = [*stored.findings, *_check_heads(connection, Keys.of(memberships, governance_key), checkpoints)]
     return replace(report, findings=_merge(findings, report.findings))
 
 
@@ -121,13 +121,50 @@ def _stored_tree(connection: sqlite3.Connection) -> StoredTree:
     return StoredTree(read_leaf_hashes, read_nodes, count_nodes)
 
 
-def _check_heads(connection: sqlite3.Connection) -> list[Finding]:
-    """Hold the columns of the stored checkpoints against their notes."""
-    return [
-        Finding(f"the stored checkpoint of size {size} is not the one that its note says")
-        for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size")
-        if not _same_head(size, root, _bytes(note))
-    ][:MAX_FINDINGS]
+def _check_heads(connection: sqlite3.Connection, keys: Keys, elsewhere: Sequence[bytes]) -> list[Finding]:
+    """Hold stored checkpoints against their notes and against heads kept elsewhere, cosignatures against both."""
+    sizes: set[object] = set()
+    findings = []
+    for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
+        sizes.add(size)
+        if not _same_head(size, root, _bytes(note)):
+            findings.append(Finding(f"the stored checkpoint of size {size} is not the one that its note says"))
+    tables = _tables(connection)
+    if "cosignature" in tables:
+        known = keys.witnesses()
+        rows = connection.execute("SELECT size, witness, line FROM cosignature ORDER BY size, witness")
+        wrong = [_wrong_cosignature(size, witness, line, sizes, known) for size, witness, line in rows]
+        findings += [Finding(text) for text in wrong if text]
+    if "audit_node" in tables:  # a store keeps every head that was ever signed; an export may hold some
+        kept = {size for note in elsewhere if (size := _size_of(note)) is not None}
+        findings += [
+            Finding(f"the head of size {size}, which is kept elsewhere, is not stored")
+            for size in sorted(kept)
+            if size not in sizes
+        ]
+    return findings[:MAX_FINDINGS]
+
+
+def _wrong_cosignature(
+    size: object, witness: object, line: object, sizes: Set[object], known: Mapping[tuple[str, bytes], object]
+) -> str:
+    """Return what is wrong with a stored line before its signature is looked at (`verify` does that)."""
+    if size not in sizes:
+        return f"there is a cosignature of a checkpoint of size {size}, which is not there"
+    try:
+        parsed = notes.parse_line(_bytes(line).decode(errors="replace"))
+    except LogError:
+        return f"a cosignature of the checkpoint of size {size} cannot be read"
+    if parsed.name.encode() != _bytes(witness) or (known and (parsed.name, parsed.key_id) not in known):
+        return f"a cosignature of the checkpoint of size {size} is by nobody's key"
+    return ""
+
+
+def _size_of(note: bytes) -> int | None:
+    try:
+        return checkpoint.parse(notes.parse(note).text).size
+    except LogError:
+        return None  # `verify` says that it cannot be read
 
 
 def _same_head(size: object, root: object, note: bytes) -> bool:
