@@ -101,6 +101,9 @@ class Curve:
     def __add__(self, other: Curve) -> Curve:
         return Curve(tuple(a + b for a, b in zip(self.nano, other.nano, strict=True)))
 
+    def __sub__(self, other: Curve) -> Curve:
+        return Curve(tuple(a - b for a, b in zip(self.nano, other.nano, strict=True)))
+
     def __mul__(self, times: int) -> Curve:
         """Return the cost of `times` such costs. Raise BudgetError where that is negative."""
         if times < 0:

@@ -11,6 +11,7 @@ a literal or an exact count taken from data: error text is an output like any ot
     ├── SchemaError             the public metadata contradict themselves
     ├── BudgetError             a privacy cost is impossible or no longer affordable
     ├── PolicyDenied            an institution's or the coordinator's policy says no (has the rule)
+    │   └── AwaitingApproval    ... until a steward has looked at it
     ├── IdentityError           who is speaking cannot be established
     │   ├── InvitationError     ... expired, used or unknown invitation
     │   ├── SignatureError      ... a signature does not verify
@@ -126,6 +127,12 @@ class PolicyDenied(CohortiumError):
     def __init__(self, message: str, *, rule: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.rule = rule
+
+
+class AwaitingApproval(PolicyDenied):
+    """A steward has to approve the question first; asked again after that, it is answered. Nothing is spent."""
+
+    code = "approval"
 
 
 class IdentityError(CohortiumError):

@@ -43,7 +43,8 @@ class Hours:
 class Rule:
     """One permission. A request is allowed where it satisfies every field of some rule; ANY stands for every value.
 
-    `max_epsilon` bounds one request, at the dataset's delta; None sets no bound beyond the ledger's budgets.
+    `max_epsilon` bounds one request, at the dataset's delta; None sets no bound beyond the ledger's budgets. With
+    `approval` a steward looks at each question first. `per_day` are answered to an analyst in 24 hours; None for any.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Rule:
     columns: tuple[str, ...]
     operations: tuple[str, ...]
     max_epsilon: float | None = None
+    approval: bool = False
+    per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +91,34 @@ class RequestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer. `rule` is the name of the rule that decided, `hint` what the analyst can do about a denial."""
+    """The answer. `rule` is the name of the rule that decided, `hint` what the analyst can do about a denial.
+
+    What is allowed may still need a steward's approval and is limited to `per_day`: who keeps the books sees to both.
+    """
 
     allowed: bool
     rule: str
     message: str
     hint: str = ""
+    approval: bool = False
+    per_day: int | None = None
 
 
 def decide(policy: Policy, request: RequestFacts) -> Decision:
-    """Return the decision. Without a rule that allows the request it is denied; the nearest rule says why."""
+    """Return the decision. Without a rule that allows the request it is denied; the nearest rule says why.
+
+    Of several that allow it the first decides, those without approval before those with.
+    """
     for objection in _objections(policy, request):
         return objection
     if not policy.rules:
         return Decision(False, "default-deny", "no rule of this policy allows anything", "ask the steward for a rule")
     nearest: list[Decision] = []
-    for rule in policy.rules:
+    for rule in sorted(policy.rules, key=lambda rule: rule.approval):
         unmet = list(_unmet(rule, request))
         if not unmet:
-            return Decision(True, rule.name, f"allowed by rule {rule.name!r}")
+            message = f"allowed by rule {rule.name!r}"
+            return Decision(True, rule.name, message, approval=rule.approval, per_day=rule.per_day)
         if not nearest or len(unmet) < len(nearest):
             nearest = unmet
     return nearest[0]
@@ -178,7 +190,9 @@ def explain_policy(policy: Policy) -> list[str]:
         lines.append(
             f"Rule {rule.name!r}: {_words(rule.analysts, 'analyst')} may ask {_words(rule.datasets, 'dataset')} for "
             f"{_words(rule.purposes, 'purpose')}, using {_words(rule.columns, 'column')} and "
-            f"{_words(rule.operations, 'operation')}, at {cost}."
+            f"{_words(rule.operations, 'operation')}, at {cost}"
+            + (f", {rule.per_day} a day" if rule.per_day is not None else "")
+            + (", once a steward has approved each question." if rule.approval else ".")
         )
     return [*lines, "Denies everything else."]
 
@@ -240,6 +254,10 @@ def _covers(wide: Rule, narrow: Rule) -> bool:
         (wide.operations, narrow.operations),
     )
     if not all(ANY in outer or set(inner) <= set(outer) for outer, inner in pairs):
+        return False
+    if wide.approval and not narrow.approval:
+        return False
+    if wide.per_day is not None and (narrow.per_day is None or narrow.per_day > wide.per_day):
         return False
     if wide.max_epsilon is None:
         return True

@@ -32,6 +32,11 @@ LEDGER = "ledger.sqlite"
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The agent's folder, made by enrol.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="WHY", help="One line; the consortium's log shows it.", show_default=False)
+]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="As `requests` lists it; its beginning will do.")]
+
 
 @app.command()
 def enrol(
@@ -143,16 +148,28 @@ def ledger(
             metavar="REASON", help="Start an empty ledger because the old one is lost; say why.", show_default=False
         ),
     ] = None,
+    acknowledge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="Serve from an old copy, or under a clock that was set back; say why.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Latest requests to list.")] = 20,
     json: Json = False,
 ) -> None:
     """Show what was spent, what is left, and what was asked of this institution's data."""
+    from analytics_client.agent import ledger_care
     from analytics_client.agent.balance import balances
     from analytics_client.agent.ledger import Ledger
 
     path = folder / LEDGER
     if acknowledge_loss is not None:
         Ledger.acknowledge_loss(path, acknowledge_loss).close()
+    if acknowledge is not None:
+        with Ledger.read(path) as book:
+            ledger_care.acknowledge(book, acknowledge)
     with Ledger.read(path) as book:
         accounts, history, notes = balances(book.accounts()), book.history(limit), book.notes()
     if json:
@@ -190,6 +207,78 @@ def ledger(
             row = _when(e.at), e.analyst, e.dataset, f"{e.rho_nano / 1e9:g}", e.state, e.request_id.hex()[:16]
             table.add_row(*row)
         Console(highlight=False, markup=False).print(table)
+
+
+@app.command()
+def renew(
+    folder: Folder,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Whose budget begins a new period.")],
+    *,
+    reason: Reason,
+    analyst: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Only this analyst's account; else all of the dataset.", show_default=False),
+    ] = None,
+) -> None:
+    """Begin a new budget period: what was charged so far no longer counts. The consortium's log records why.
+
+    The promise of a budget is then one for each period: their epsilons add up for whoever was asked about in both.
+    """
+    from analytics_client.agent import ledger_care
+    from analytics_client.agent.ledger import Ledger
+
+    with Ledger.read(folder / LEDGER) as book:
+        renewed = ledger_care.renew(book, dataset, analyst, reason)
+    for owner in renewed:
+        typer.echo(f"Renewed on dataset {dataset!r}: {owner or 'all analysts together'}.")
+
+
+@app.command()
+def requests(
+    folder: Folder,
+    every: Annotated[bool, typer.Option("--all", help="Also those that were decided or have expired.")] = False,
+    json: Json = False,
+) -> None:
+    """List the questions that wait for your approval. They cost nothing while they wait."""
+    from analytics_client.agent import approvals
+    from analytics_client.agent.ledger import Ledger
+
+    with Ledger.read(folder / LEDGER) as book:
+        found = approvals.queue(book, all_states=every)
+    if json:
+        print_json([{name: getattr(question, name) for name in question.__slots__} for question in found])
+        return
+    for question in found:
+        said = f": {question.reason}" if question.reason else ""
+        typer.echo(
+            f"{question.name}  {question.state}{said}\n"
+            f"    {question.analyst} asks {question.dataset} for {question.shape}, rho {question.rho_nano / 1e9:g}\n"
+            f"    purpose: {question.purpose}\n"
+            f"    under rule {question.rule!r}, since {_when(question.at)}, until {_when(question.expires_at)} UTC"
+        )
+    if not found:
+        typer.echo("No question waits for approval.")
+
+
+@app.command()
+def approve(folder: Folder, question: Question, *, reason: Reason) -> None:
+    """Approve a question that waits: it is answered once, when the analyst asks it again within a week."""
+    _decide(folder, question, reason, approve=True)
+
+
+@app.command()
+def deny(folder: Folder, question: Question, *, reason: Reason) -> None:
+    """Deny a question, or take back an approval that was not used. The analyst is told the reason."""
+    _decide(folder, question, reason, approve=False)
+
+
+def _decide(folder: Path, question: str, reason: str, *, approve: bool) -> None:
+    from analytics_client.agent import approvals
+    from analytics_client.agent.ledger import Ledger
+
+    with Ledger.read(folder / LEDGER) as book:
+        decided = approvals.decide(book, question, approve=approve, reason=reason)
+    typer.echo(f"{decided.state.capitalize()}: question {decided.name} of {decided.analyst} on {decided.dataset!r}.")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import glob
 import json
 import tomllib
 from collections.abc import Mapping
+from datetime import time
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
@@ -111,6 +112,8 @@ class RuleConfig(_Table):
     operations: Names = Field(min_length=1)
     columns: Names
     max_epsilon_per_query: float
+    max_queries_per_day: int | None = Field(default=None, ge=1)
+    approval: Literal["automatic", "manual"] = "automatic"
 
 
 class PolicyConfig(_Table):
@@ -118,7 +121,15 @@ class PolicyConfig(_Table):
 
     minimum_cohort: int = rules.SMALLEST_COHORT
     colluders: int = 1
+    quiet_hours: Names = ()
     rules: Annotated[tuple[RuleConfig, ...], Field(strict=False)] = ()
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _windows(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for window in given:
+            _hours(window)
+        return given
 
 
 class BudgetConfig(_Table):
@@ -147,16 +158,20 @@ class AgentConfig(_Table):
 
 def load(directory: Path) -> AgentConfig:
     """Read and check agent.toml in an agent's folder. Raise ConfigError that names the key and says what to do."""
+    return parse(read(directory), directory)
+
+
+def read(directory: Path) -> str:
+    """Return the text of agent.toml in an agent's folder. Raise ConfigError where there is none to read."""
     file = directory / FILE
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{file} is missing", hint="is this an agent's folder? cohortium-agent enrol makes one"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read as UTF-8 text", hint="check its permissions and encoding") from error
-    return parse(text, directory)
 
 
 def parse(text: str, directory: Path) -> AgentConfig:
@@ -187,12 +202,26 @@ def policy(config: AgentConfig) -> Policy:
                 columns=rule.columns,
                 operations=rule.operations,
                 max_epsilon=rule.max_epsilon_per_query,
+                approval=rule.approval == "manual",
+                per_day=rule.max_queries_per_day,
             )
             for number, rule in enumerate(config.policy.rules, start=1)
         ),
         minimum_cohort=config.policy.minimum_cohort,
         colluders=config.policy.colluders,
+        quiet=tuple(_hours(window) for window in config.policy.quiet_hours),
     )
+
+
+def _hours(window: str) -> rules.Hours:
+    """Read "22:00-06:00". Raise ValueError."""
+    start, dash, end = window.partition("-")
+    try:
+        if not dash:
+            raise ValueError
+        return rules.Hours(time.fromisoformat(start.strip()), time.fromisoformat(end.strip()))
+    except ValueError:
+        raise ValueError(f'{window!r} is not a time of day, as in "22:00-06:00"') from None
 
 
 def budgets(config: AgentConfig, schemas: Mapping[str, Dataset]) -> Budgets:
@@ -296,6 +325,7 @@ _TEMPLATE = f"""\
 [policy]
 minimum_cohort = {rules.SMALLEST_COHORT}       # fewest institutions that must answer together
 colluders = 1            # institutions that may collude with the coordinator and still learn nothing more
+# quiet_hours = ["22:00-06:00"]    # when nothing is answered, by the clock of this machine
 
 # [[policy.rules]]
 # dataset = "@NAME@"
@@ -304,6 +334,8 @@ colluders = 1            # institutions that may collude with the coordinator an
 # operations = ["count", "mean"]   # {", ".join(OPERATIONS)}
 # columns = ["{ANY}"]
 # max_epsilon_per_query = 0.5
+# max_queries_per_day = 20         # of each analyst
+# approval = "manual"              # a steward looks at each question: cohortium-agent requests DIR
 
 # [[budgets]]
 # dataset = "@NAME@"

@@ -27,6 +27,8 @@ from typing import Any, Literal, Self
 
 import sqlalchemy as sa
 
+from analytics_client.agent import approvals
+from analytics_client.agent import ledger_care as care
 from analytics_client.agent import ledger_file as file
 from analytics_client.agent import ledger_jobs as jobs
 from analytics_client.agent.ledger_file import TOTAL, account, dump, load, note, request, round_
@@ -43,6 +45,8 @@ class Limits:
 
     analyst: Budget
     total: Budget
+    per_day: int | None = None
+    """How many of this analyst's requests are answered in any 24 hours; None: as many as the budget pays for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +142,17 @@ class Ledger:
         """
         ledger = cls(path)
         try:
-            fcntl.flock(ledger._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass  # another process serves from this ledger: its reservations are alive
-        else:
-            ledger._recover()
-        fcntl.flock(ledger._presence, fcntl.LOCK_SH)
+            care.refuse_if_behind(ledger)
+            try:
+                fcntl.flock(ledger._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # another process serves from this ledger: its reservations are alive
+            else:
+                ledger._recover()
+            fcntl.flock(ledger._presence, fcntl.LOCK_SH)
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     @classmethod
@@ -172,10 +181,9 @@ class Ledger:
                 part.rename(path.with_name(f"{path.name}.lost-{at}{suffix}"))
         path.with_name(file.MARKER).unlink(missing_ok=True)
         ledger = cls.open(path)
-        with ledger._transaction() as connection:
-            connection.execute(
-                note.insert().values(at=at, text=f"{found}; acknowledged by a steward: {reason.strip()}")
-            )
+        with ledger.transaction() as connection:
+            care.record(connection, f"{found}; acknowledged by a steward: {reason.strip()}")
+            care.forgive(connection)
         return ledger
 
     def close(self) -> None:
@@ -202,6 +210,7 @@ class Ledger:
         round_id: bytes,
         head: tuple[int, bytes] | None = None,
         job: JobHold | None = None,
+        approval: bytes | None = None,
     ) -> Reservation:
         """Set the cost of a request aside for one round; with `head` (size, root) advance the witnessed log head too.
 
@@ -209,11 +218,13 @@ class Ledger:
         by that, and the reservation is the job's. Raise RoundError where the job has ended or all its rounds are used.
         A further round of a request ends its earlier one and is paid by the same reservation. Raise BudgetError where
         it is not affordable, ProtocolViolation for a used round id or another request under a known id, RoundError
-        for a request that was already answered, LogError for a head that does not extend the witnessed one.
+        for a request that was already answered, LogError for a head that does not extend the witnessed one,
+        PolicyDenied beyond the requests of a day, ClockError where the clock was set back. `approval` names the
+        question whose approval this uses up.
         """
         if analyst == TOTAL:
             raise ValueError("an analyst has a name")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if connection.execute(file.FIND_ROUND, {"round_id": round_id}).first():
                 raise ProtocolViolation("this round id was used before", party="coordinator")
             known = connection.execute(file.FIND_REQUEST, {"request_id": request_id}).first()
@@ -222,12 +233,16 @@ class Ledger:
             }  # fmt: skip
             if known is not None:
                 _refuse_repetition(known, asked)
+            care.check_clock(connection, int(time.time()))
             before = _spent(connection, dataset, analyst).rho_nano
             again = known is not None and known.state != "released"
             cost = _Cost(charge, rho_nano) if job is None else _Cost(job.charge, job.rho_nano)
             if again if job is None else jobs.known(connection, job, dataset, analyst):
                 before -= cost.rho_nano
             else:
+                care.check_rate(connection, dataset, analyst, budgets.per_day, int(time.time()))
+                if approval is not None:
+                    approvals.use(connection, approval, request_id if job is None else job.id)
                 _spend(connection, dataset, analyst, cost, budgets)
                 if job is not None:
                     jobs.add(connection, job, dataset, analyst)
@@ -255,51 +270,51 @@ class Ledger:
 
         Raise RoundError unless this round holds the request's reservation.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _move(connection, request_id, round_id, "reserved", "uploaded")
             _set_state(connection, request_id, "charged")
 
     def reveal(self, request_id: bytes, round_id: bytes) -> None:
         """Record that REVEAL of this round is sent. Call before sending it. Raise RoundError unless it is due, once."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _move(connection, request_id, round_id, "uploaded", "revealed")
 
     def release(self, request_id: bytes, round_id: bytes) -> None:
         """End a round. A reservation returns to the budget; what was uploaded stays charged. May be called again."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _moved(connection, request_id, round_id, "reserved", "released"):
                 _give_back(connection, request_id)
 
     def end_job(self, job_id: bytes, reason: str) -> bool:
         """End a job: no round of it can follow, what it did not use returns. Return whether there was one to end."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return _end_job(connection, job_id, reason)
 
     def end_expired_jobs(self) -> None:
         """End the jobs whose time is over."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for job_id in jobs.expired(connection, int(time.time())):
                 _end_job(connection, job_id, "it expired")
 
     def jobs(self) -> tuple[JobEntry, ...]:
         """Return every training job, those that run first."""
-        with self._transaction(write=False) as connection:
+        with self.transaction(write=False) as connection:
             return jobs.entries(connection)
 
     def head(self) -> tuple[int, bytes]:
         """Size and root of the newest log head this agent has witnessed; (0, b"") before the first."""
-        with self._transaction(write=False) as connection:
+        with self.transaction(write=False) as connection:
             row = connection.execute(file.FIND_HEAD).first()
         return (0, b"") if row is None else (row.size, row.root)
 
     def set_head(self, size: int, root: bytes) -> None:
         """Persist a head verified to extend the last one, before it is cosigned. Raise LogError going back."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _advance(connection, size, root)
 
     def accounts(self) -> tuple[Account, ...]:
         """Return every account that was ever drawn on, datasets' totals before their analysts."""
-        with self._transaction(write=False) as connection:
+        with self.transaction(write=False) as connection:
             rows = connection.execute(sa.select(account).order_by(account.c.dataset, account.c.analyst)).all()
         return tuple(
             Account(row.dataset, row.analyst, load(row.spent), row.rho_nano, Budget(row.epsilon, row.delta))
@@ -310,18 +325,18 @@ class Ledger:
         """Return the most recently changed requests, newest first."""
         rounds = sa.select(sa.func.count()).where(round_.c.request == request.c.id).scalar_subquery().label("rounds")
         newest = sa.select(request, rounds).order_by(request.c.change.desc()).limit(limit)
-        with self._transaction(write=False) as connection:
+        with self.transaction(write=False) as connection:
             rows = connection.execute(newest).all()
         return tuple(Entry(r.id, r.dataset, r.analyst, r.state, load(r.cost), r.rho_nano, r.at, r.rounds) for r in rows)
 
     def notes(self) -> tuple[Note, ...]:
         """Return what stewards decided about this ledger, oldest first."""
-        with self._transaction(write=False) as connection:
+        with self.transaction(write=False) as connection:
             rows = connection.execute(sa.select(note.c.at, note.c.text).order_by(note.c.number)).all()
         return tuple(Note(row.at, row.text) for row in rows)
 
     def _recover(self) -> None:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             left = connection.execute(sa.select(request.c.id).where(request.c.state == "reserved")).scalars().all()
             for request_id in left:
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
@@ -330,8 +345,11 @@ class Ledger:
                 _end_job(connection, job_id, "it expired")
 
     @contextmanager
-    def _transaction(self, *, write: bool = True) -> Iterator[sa.Connection]:
-        """Run one transaction. Raise ConfigError where the file is not the one that was opened, or cannot be used."""
+    def transaction(self, *, write: bool = True) -> Iterator[sa.Connection]:
+        """Run one transaction, also for the modules beside this one.
+
+        Raise ConfigError where the file is not the one that was opened, or cannot be used.
+        """
         if _inode(self._path) != self._file:
             raise ConfigError(
                 "this agent's ledger was removed or replaced while it was open: nothing is served",

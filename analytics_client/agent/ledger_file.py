@@ -102,6 +102,18 @@ job_request = sa.Table(
     sa.Column("request", sa.LargeBinary, sa.ForeignKey("request.id"), primary_key=True),
     sa.Column("job", sa.LargeBinary, sa.ForeignKey("job.id"), nullable=False, index=True),
 )
+# What a steward took off an account by renewing it: accounts hold what requests cost, less this.
+renewal = sa.Table(
+    "renewal",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Integer, nullable=False),
+    sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("analyst", sa.Text, nullable=False),  # or TOTAL
+    sa.Column("cost", sa.Text, nullable=False),  # JSON list, as in account
+    sa.Column("rho_nano", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
 note = sa.Table(
     "note",
     metadata,
@@ -142,7 +154,7 @@ END_ROUNDS = (
     .values(state="released")
 )
 FIND_JOB = sa.select(job).where(job.c.id == sa.bindparam("job_id"))
-_rounds_of_running_jobs = (
+ROUNDS_OF_RUNNING_JOBS = (
     sa.select(job_request.c.request).join(job, job.c.id == job_request.c.job).where(job.c.ended == 0)
 )
 JOB_OF_REQUEST = (
@@ -252,17 +264,20 @@ def _check(connection: sa.Connection, *, create: bool) -> str:
         raise ConfigError("this ledger was written by a newer cohortium-agent", hint="install that version or later")
     if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() != "ok":
         raise ConfigError("this agent's ledger is damaged: nothing can be served without it", hint=_LOST)
+    if create:
+        metadata.create_all(connection)  # what a ledger of an earlier version lacks
     with_jobs = sa.inspect(connection).has_table(job.name)
-    if not with_jobs and create:
-        metadata.create_all(connection, [job, job_request])  # a ledger from before there were jobs
     sums: dict[tuple[str, str], Curve] = defaultdict(Curve.zero)
     spending = sa.select(request.c.dataset, request.c.analyst, request.c.cost).where(request.c.state != "released")
     if with_jobs:  # what a running job holds covers its rounds
-        spending = spending.where(request.c.id.not_in(_rounds_of_running_jobs))
+        spending = spending.where(request.c.id.not_in(ROUNDS_OF_RUNNING_JOBS))
     held = sa.select(job.c.dataset, job.c.analyst, job.c.cost).where(job.c.ended == 0)
     for row in (*connection.execute(spending), *(connection.execute(held) if with_jobs else ())):
         for owner in (TOTAL, row.analyst):
             sums[row.dataset, owner] += load(row.cost)
+    if sa.inspect(connection).has_table(renewal.name):
+        for row in connection.execute(sa.select(renewal)):
+            sums[row.dataset, row.analyst] -= load(row.cost)
     stored = {(row.dataset, row.analyst): load(row.spent) for row in connection.execute(sa.select(account))}
     if any(stored.get(key, Curve.zero()) != sums.get(key, Curve.zero()) for key in stored.keys() | sums.keys()):
         raise ConfigError("this agent's ledger does not add up: it was changed from outside", hint=_LOST)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 
@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from analytics_client.agent import approvals, schedule
+from analytics_client.agent.approvals import Question
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
@@ -36,13 +38,13 @@ from queries.errors import (
     ServiceError,
 )
 from queries.plan import NoiseShape
-from queries.policy import Policy, decide
+from queries.policy import Decision, Policy, decide
 from queries.schema import Dataset
 from queries.training.plan import JobPlan
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.lanes import lanes_of
-from trust.question import AnyPlan, facts_of, plan_of
+from trust.question import AnyPlan, facts_of, plan_of, shape_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
@@ -50,7 +52,7 @@ from trust.secagg.packing import Lanes, pack
 from trust.tlog.gossip import require_one_log
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
-from trust.transcript import frame
+from trust.transcript import digest, frame, integer
 
 logger = structlog.get_logger("cohortium.agent")
 
@@ -64,6 +66,14 @@ class Served:
     source: Source
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What the steward allows now: who may ask what, and for how much."""
+
+    policy: Policy
+    budgets: Budgets
+
+
 @dataclass(eq=False)
 class ActiveRound:
     """A round this agent has joined. `vector` is being computed while the others join."""
@@ -72,6 +82,7 @@ class ActiveRound:
     request_id: bytes  # as the ledger knows it: of a job, the round's
     vector: Future[Ring] = field(repr=False)
     sent: bool = False
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def id(self) -> bytes:
@@ -90,8 +101,7 @@ class Responder:
         epoch_key: X25519PrivateKey,
         pair_keys: PairKeys,
         ledger: Ledger,
-        policy: Policy,
-        budgets: Budgets,
+        granted: Callable[[], Granted],
         served: Mapping[str, Served],
         membership: MembershipDocument,
         witness: Witness,
@@ -104,8 +114,7 @@ class Responder:
         self._epoch_key = epoch_key
         self._pair_keys = pair_keys
         self._ledger = ledger
-        self._policy = policy
-        self._budgets = budgets
+        self._granted = granted
         self._served = served
         self._membership = membership
         self._members = {
@@ -224,6 +233,7 @@ class Responder:
             self._ledger.end_expired_jobs()
             decision.slot, decision.model_hash = step.slot, step.model_hash
         noise, lanes = self._check_shape(parameters, verified, plan)
+        granted = self._granted()
         core = AgentRound(
             announce.parameters,
             me=self._me,
@@ -231,11 +241,14 @@ class Responder:
             epoch_key=self._epoch_key,
             pair_keys=self._pair_keys,
             members=self._members,
-            minimum_cohort=max(self._policy.minimum_cohort, verified.minimum_cohort, self._membership.minimum_cohort),
-            colluders=max(self._policy.colluders, self._membership.colluders),
+            minimum_cohort=max(granted.policy.minimum_cohort, verified.minimum_cohort, self._membership.minimum_cohort),
+            colluders=max(granted.policy.colluders, self._membership.colluders),
         )
-        rule = self._allow(verified, plan, parameters)
+        allowed = self._allow(granted.policy, verified, plan, parameters)
         charge = charge_of(verified, plan, step)
+        question = _question(verified, plan, allowed.rule)
+        if allowed.approval:
+            approvals.require(self._ledger, question, charge.id if charge.job is None else charge.job.id)
         join = core.join()  # nothing may fail between the reservation and the answer
         reservation = self._ledger.reserve(
             request_id=charge.id,
@@ -245,11 +258,12 @@ class Responder:
             charge=charge.curve,
             rho_nano=charge.rho_nano,
             job=charge.job,
-            budgets=self._budgets.for_request(verified.dataset, verified.analyst),
+            budgets=replace(granted.budgets.for_request(verified.dataset, verified.analyst), per_day=allowed.per_day),
             round_id=core.round_id,
             head=head,
+            approval=question.id if allowed.approval else None,
         )
-        decision.allowed, decision.rule = True, rule
+        decision.allowed, decision.rule = True, allowed.rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
         decision.budget_permille = ceil(reservation.used * 1000)
         salt = row_salt(self._salt, verified, plan)
@@ -300,13 +314,13 @@ class Responder:
             raise QueryError("the announced vector is not the one this query stands for")
         return noise, lanes
 
-    def _allow(self, verified: VerifiedRequest, plan: AnyPlan, parameters: RoundParameters) -> str:
-        """Return the rule that allows the request. Raises PolicyDenied."""
+    def _allow(self, policy: Policy, verified: VerifiedRequest, plan: AnyPlan, parameters: RoundParameters) -> Decision:
+        """Return by which rule the request is allowed. Raises PolicyDenied."""
         facts = facts_of(verified, plan, minimum_cohort=parameters.minimum_cohort, colluders=parameters.colluders)
-        decision = decide(self._policy, facts)
+        decision = decide(policy, facts)
         if not decision.allowed:
             raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
-        return decision.rule
+        return decision
 
     def _vector(self, ask: Callable[[], NDArray[np.int64]], plan: AnyPlan, noise: NoiseShape, lanes: Lanes) -> Ring:
         """Exact integer sums on the refined lattice, plus this agent's noise share, in lanes of ring elements."""
@@ -323,6 +337,8 @@ class Responder:
         Once the vector has left, enough others can open the sum without this agent: from here on it has been spent.
         """
         try:
+            active.vector.exception()  # waits for it
+            schedule.wait(active.since)  # when it leaves says nothing about how long the data took
             vector = active.vector.result()
         except DataError as error:
             logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))
@@ -348,6 +364,22 @@ class Responder:
         active.core.close()
         if not active.sent:
             self._ledger.release(active.request_id, active.id)
+
+
+def _question(verified: VerifiedRequest, plan: AnyPlan, rule: str) -> Question:
+    """Return what a steward would be asked to approve: all that was signed, less the nonce and the times."""
+    cost, cohort = integer(verified.rho_nano), integer(verified.minimum_cohort)
+    who = (verified.analyst.encode(), verified.purpose.encode(), verified.dataset.encode())
+    what = (verified.schema_hash, verified.query, verified.job, cost, cohort)
+    return Question(
+        id=digest("question", verified.consortium.encode(), *who, *what),
+        analyst=verified.analyst,
+        dataset=verified.dataset,
+        purpose=verified.purpose,
+        shape=shape_of(plan),
+        rho_nano=verified.rho_nano,
+        rule=rule,
+    )
 
 
 def _sums(served: Served, plan: AnyPlan, step: JobStep | None, salt: bytes) -> Callable[[], NDArray[np.int64]]:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,8 @@ from analytics_client.agent.journal import FILE as JOURNAL
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
-from analytics_client.agent.responder import Responder, Served
+from analytics_client.agent.policy_file import PolicyFile
+from analytics_client.agent.responder import Granted, Responder, Served
 from analytics_client.agent.sources import Source, open_source
 from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2
@@ -51,9 +53,9 @@ class Agent:
                 f"{folder} is the folder of a {self._profile.role}, not of an agent",
                 hint="enrol one: cohortium-agent enrol TOKEN DIR",
             )
-        self._config = configuration.load(folder)
+        self._file = PolicyFile(folder)
+        self._config = self._file.current()
         self._lock = _lock(folder)
-        self._policy = configuration.policy(self._config)
         self._ledger = Ledger.open(folder / LEDGER)
         self._journal = Journal.open(folder / JOURNAL)
         self._salt = self._load_salt()
@@ -120,8 +122,7 @@ class Agent:
             epoch_key=self._epoch_key,
             pair_keys=self._pair_keys,
             ledger=self._ledger,
-            policy=self._policy,
-            budgets=configuration.budgets(self._config, {name: dataset for name, (dataset, _) in published.items()}),
+            granted=partial(self._granted, {name: dataset for name, (dataset, _) in published.items()}),
             served=self._serve(published),
             membership=document,
             witness=witness,
@@ -129,6 +130,11 @@ class Agent:
             salt=self._salt,
             work=self._work,
         )
+
+    def _granted(self, published: dict[str, Dataset]) -> Granted:
+        """What agent.toml grants now. Raises ConfigError while it cannot be understood."""
+        config = self._file.current()
+        return Granted(configuration.policy(config), configuration.budgets(config, published))
 
     def _check_self(self, document: MembershipDocument) -> None:
         """Governance must have certified the keys that are in this folder, and no others under this name."""

@@ -37,6 +37,24 @@ def test_a_request_within_a_rule_is_allowed_by_it() -> None:
     assert (decision.allowed, decision.rule) == (True, "liver research")
 
 
+def test_a_rule_without_approval_decides_before_one_with() -> None:
+    by_hand = replace(RULE, name="by hand", operations=(ANY,), approval=True)
+    policy = Policy(rules=(by_hand, replace(RULE, per_day=5)))
+    decision = decide(policy, REQUEST)
+    assert (decision.rule, decision.approval, decision.per_day) == ("liver research", False, 5)
+    decision = decide(policy, replace(REQUEST, operations=frozenset({"variance"})))
+    assert (decision.allowed, decision.rule, decision.approval) == (True, "by hand", True)
+    said = " ".join(explain_policy(policy))
+    assert "5 a day" in said
+    assert "once a steward has approved each question" in said
+
+
+def test_a_stricter_rule_above_does_not_hide_a_freer_one() -> None:
+    assert not contradictions(Policy(rules=(replace(RULE, name="by hand", approval=True), RULE)))
+    assert not contradictions(Policy(rules=(replace(RULE, name="few", per_day=1), RULE)))
+    assert contradictions(Policy(rules=(replace(RULE, name="first"), replace(RULE, per_day=1))))
+
+
 def test_no_rule_allows_nothing() -> None:
     decision = decide(Policy(), REQUEST)
     assert (decision.allowed, decision.rule) == (False, "default-deny")

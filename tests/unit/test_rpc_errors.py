@@ -18,6 +18,7 @@ TRAVEL = [
     errors.SchemaError("contradiction"),
     errors.BudgetError("spent", hint="wait"),
     errors.PolicyDenied("no", rule="rule 2", hint="ask"),
+    errors.AwaitingApproval("not yet", rule="rule 3", hint="ask again"),
     errors.IdentityError("who?"),
     errors.InvitationError("used", hint="new"),
     errors.SignatureError("forged"),

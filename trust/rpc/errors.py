@@ -35,6 +35,7 @@ _STATUS: Mapping[type[CohortiumError], grpc.StatusCode] = {
     errors.SchemaError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.BudgetError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.PolicyDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.AwaitingApproval: grpc.StatusCode.PERMISSION_DENIED,
     errors.IdentityError: grpc.StatusCode.UNAUTHENTICATED,
     errors.InvitationError: grpc.StatusCode.UNAUTHENTICATED,
     errors.SignatureError: grpc.StatusCode.UNAUTHENTICATED,
