@@ -98,6 +98,7 @@ class _Stream:
         self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
         self._rounds: dict[bytes, asyncio.Queue[agent_pb2.ToAgent]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stated: set[int] = set()
 
     async def serve(self) -> None:
         """Serve until the connection ends. Raises what ended it."""
@@ -128,7 +129,7 @@ class _Stream:
         """
         while (message := await self._control.read()) is not EOF:
             match message.WhichOneof("message"):
-                case "welcome" | "announce" | "head" | "job_closed":
+                case "welcome" | "announce" | "head" | "job_closed" | "statement_logged":
                     self._to_judge.put_nowait(message)
                 case "round":
                     if queue := self._rounds.get(message.round.round_id):
@@ -159,9 +160,20 @@ class _Stream:
                 await self._announced(responder, message.announce)
             elif kind == "job_closed":
                 await self._in_judge(partial(responder.end_job, message.job_closed.request_id))
+            elif kind == "statement_logged":
+                await self._in_judge(partial(responder.stated, message.statement_logged.number))
             else:
                 cosignature = await self._in_judge(partial(responder.witness, message.head))
                 await self._send(agent_pb2.FromAgent(cosignature=cosignature))
+            if responder is not None and kind in ("welcome", "announce", "head"):
+                await self._state(responder)
+
+    async def _state(self, responder: Responder) -> None:
+        """Send what this institution has to say in the log and has not sent on this connection."""
+        for number, statement in await self._in_judge(responder.statements):
+            if number not in self._stated:
+                self._stated.add(number)
+                await self._send(agent_pb2.FromAgent(statement=statement))
 
     async def _in_judge(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._link.judge, work)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from analytics_client.agent import approvals, schedule
+from analytics_client.agent import ledger_care as care
 from analytics_client.agent.approvals import Question
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
@@ -193,6 +194,26 @@ class Responder:
             logger.error("the log head could not be kept", reason=error.message, hint=error.hint)
             return ""
         return line
+
+    def statements(self) -> list[tuple[int, agent_pb2.Statement]]:
+        """Return, signed and by number, what this institution has to say in the log and is not known to be in it."""
+        signed = []
+        for said in care.unsent(self._ledger):
+            content = agent_pb2.StatementContent(
+                institution=self._me,
+                number=said.number,
+                at=said.at,
+                about=said.about,
+                text=said.text,
+                subject=said.subject,
+            ).SerializeToString(deterministic=True)
+            signature = self._identity_key.sign(frame("statement", content))
+            signed.append((said.number, agent_pb2.Statement(content=content, signature=signature)))
+        return signed
+
+    def stated(self, number: int) -> None:
+        """A statement is in the log."""
+        care.sent(self._ledger, number)
 
     def witness(self, head: agent_pb2.Head) -> agent_pb2.Cosignature:
         """Check that the log only grew, persist its head, then cosign it. Raises LogError on a fork or rewind."""

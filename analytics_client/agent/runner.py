@@ -16,6 +16,7 @@ import structlog
 
 from analytics_client import profile as profiles
 from analytics_client.agent import config as configuration
+from analytics_client.agent import ledger_care as care
 from analytics_client.agent.journal import FILE as JOURNAL
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
@@ -33,6 +34,8 @@ from trust.identity.membership import MembershipDocument
 from trust.rpc.channel import TlsIdentity
 from trust.rpc.process import run_until_signal
 from trust.secagg import PairKeys
+from trust.tlog.checkpoint import open_checkpoint
+from trust.tlog.cosignature import CosignatureVerifier
 from trust.tlog.witness import Witness
 
 LEDGER = "ledger.sqlite"
@@ -56,8 +59,12 @@ class Agent:
         self._file = PolicyFile(folder)
         self._config = self._file.current()
         self._lock = _lock(folder)
-        self._ledger = Ledger.open(folder / LEDGER)
-        self._journal = Journal.open(folder / JOURNAL)
+        try:
+            self._ledger = Ledger.open(folder / LEDGER)
+            self._journal = Journal.open(folder / JOURNAL)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._salt = self._load_salt()
         self._membership = self._load_membership()
         self._sources: dict[str, tuple[bytes, Source]] = {}
@@ -103,6 +110,8 @@ class Agent:
         if self._membership is None or document.hash != self._membership.hash:
             files.replace(self._folder / MEMBERSHIP, envelope, secret=False)
             self._membership = document
+        self._compare(document, welcome.cosigned)
+        self._state_policy()
         size, root = self._ledger.head()
         witness = Witness(
             name=self.id,
@@ -131,9 +140,28 @@ class Agent:
             work=self._work,
         )
 
+    def _compare(self, document: MembershipDocument, cosigned: bytes) -> None:
+        """Hold the ledger against the newest head that this agent is shown to have cosigned.
+
+        Raises ConfigError where the ledger does not know it, LogError where the head is not what it must be.
+        """
+        if not cosigned:
+            return
+        mine = CosignatureVerifier(self.id, keys.public_bytes(self._identity_key))
+        head = open_checkpoint(cosigned, document.log_origin, mine)
+        care.compare(self._ledger, head.size, head.root)
+
+    def _state_policy(self) -> None:
+        """Have the log say which policy is in force, where it does not say so yet."""
+        digest = self._file.digest
+        if digest != care.latest_subject(self._ledger, "policy"):
+            with self._ledger.transaction() as connection:
+                care.state(connection, "a new policy is in force", about="policy", subject=digest)
+
     def _granted(self, published: dict[str, Dataset]) -> Granted:
         """What agent.toml grants now. Raises ConfigError while it cannot be understood."""
         config = self._file.current()
+        self._state_policy()
         return Granted(configuration.policy(config), configuration.budgets(config, published))
 
     def _check_self(self, document: MembershipDocument) -> None:

@@ -38,6 +38,7 @@ _TYPES: dict[str, tuple[str, str, str]] = {
     "round_ended": ("110112", "Query", "E"),
     "released": ("110106", "Export", "R"),
     "failed": ("110112", "Query", "E"),
+    "stated": ("110113", "Security Alert", "U"),
     "log_read": ("110101", "Audit Log Used", "R"),
 }
 """Event -> code and display of CID 400, and the action: create, read, update, delete, execute."""
@@ -48,6 +49,7 @@ _SUBTYPES: dict[str, tuple[str, str]] = {
     "revoked": ("110137", "User Security Attributes Changed"),
     "membership_published": ("110136", "Security Roles Changed"),
     "dataset_published": ("110135", "Object Security Attributes Changed"),
+    "stated": ("110137", "User Security Attributes Changed"),
 }
 OTHER = ("110100", "Application Activity", "E")
 SUCCESS, MINOR, SERIOUS = "0", "4", "8"

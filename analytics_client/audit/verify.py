@@ -202,6 +202,8 @@ class _Run:
             self.published_ms.setdefault(entry.membership_published.epoch, entry.at_ms)
         elif entry.decided.institution and self.keys.documents:
             self._inspect_decision(seq, entry.decided)
+        elif kind == "stated" and self.keys.documents:
+            self._inspect_statement(seq, entry.stated)
 
     def _inspect_membership(self, seq: int, event: log_pb2.MembershipPublished) -> None:
         document = self.keys.document(event.epoch)
@@ -231,15 +233,39 @@ class _Run:
         root = self.roots.get(decision.log_size)
         if decision.log_size and root is not None and root != decision.log_root:
             self.find(f"{event.institution} decided under another log: it was shown another head of that size", seq)
-        message = frame("decision", answer.decision)
-        for key in self.keys.identity_keys(event.institution):
+        self._inspect_signature(
+            seq, event.institution, answer.signature, frame("decision", answer.decision), "decision"
+        )
+
+    def _inspect_statement(self, seq: int, event: log_pb2.Stated) -> None:
+        """So is what an institution said of itself."""
+        statement, content = agent_pb2.Statement(), agent_pb2.StatementContent()
+        try:
+            statement.ParseFromString(event.statement)
+            content.ParseFromString(statement.content)
+        except DecodeError:
+            self.find(f"the statement of {event.institution} cannot be read", seq)
+            return
+        if (content.institution, content.about, content.text, content.subject) != (
+            event.institution,
+            event.about,
+            event.text,
+            event.subject,
+        ):
+            self.find(f"records another statement than {event.institution} signed", seq)
+            return
+        message = frame("statement", statement.content)
+        self._inspect_signature(seq, event.institution, statement.signature, message, "statement")
+
+    def _inspect_signature(self, seq: int, institution: str, signature: bytes, message: bytes, what: str) -> None:
+        for key in self.keys.identity_keys(institution):
             try:
-                identity_keys.verify(key, answer.signature, message, what="a decision")
+                identity_keys.verify(key, signature, message, what=f"a {what}")
             except CohortiumError:
                 continue
             self.statements += 1
             return
-        self.find(f"the decision is not signed by {event.institution}", seq)
+        self.find(f"the {what} is not signed by {institution}", seq)
 
     def check_heads(self) -> None:
         """Check every head's signatures, then compare the roots of those that the log did sign."""

@@ -75,6 +75,18 @@ class AuditLog:
         CosignatureVerifier(witness, public_key).verify_line(notes.parse(found[0].note).text, line)
         uow.add_cosignature(size, witness, line)
 
+    def newest_cosigned_by(self, uow: UnitOfWork, witness: str, public_key: bytes) -> bytes:
+        """Return the newest head that a witness cosigned with this key, as a note with its line; empty for none."""
+        row = uow.newest_cosignature(witness)
+        if row is None:
+            return b""
+        note = uow.checkpoints(row.size, 1)[0].note
+        try:
+            CosignatureVerifier(witness, public_key).verify_line(notes.parse(note).text, row.line)
+        except LogError:
+            return b""  # by a key that the witness had before
+        return notes.with_lines(note, [row.line])
+
     def cosigned(self, uow: UnitOfWork, checkpoint: CheckpointRow) -> bytes:
         """Return a checkpoint's note with every cosignature that is known of it."""
         return notes.with_lines(checkpoint.note, [row.line for row in uow.cosignatures(checkpoint.size)])

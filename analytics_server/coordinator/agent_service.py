@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -16,6 +16,8 @@ import structlog
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.coordinator.rounds import Round
+from analytics_server.coordinator.statements import Statements
+from analytics_server.coordinator.witnessing import Witnessing
 from protos.v1 import agent_pb2, agent_pb2_grpc, envelope_pb2
 from queries.errors import ClockError, CohortiumError, ProtocolViolation, ServiceError
 from trust.identity.names import Peer
@@ -40,12 +42,14 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         *,
         hub: Hub,
         directory: Directory,
-        on_cosignature: Callable[[str, agent_pb2.Cosignature], None],
+        witnessing: Witnessing,
+        statements: Statements,
     ) -> None:
         self.gate = directory.gate
         self._hub = hub
         self._directory = directory
-        self._on_cosignature = on_cosignature
+        self._witnessing = witnessing
+        self._statements = statements
 
     @serves("agent")
     async def Connect(  # noqa: N802 - named by the service definition
@@ -58,6 +62,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
             raise ProtocolViolation("an agent's first message is its hello", party=peer.id)
         _check_clock(first.hello.at, peer)
         connection = AgentConnection(id=peer.id, sent_size=first.hello.log_size)
+        connection.cosigned = await self._witnessing.newest_of(peer.id)
         self._hub.register(connection)
         logger.info("agent connected", institution=peer.id, version=first.hello.version[:40])
         reader = asyncio.create_task(self._read(context, connection))
@@ -83,6 +88,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
                     membership=envelope_pb2.Envelope.FromString(self._directory.membership_envelope),
                     datasets=[envelope_pb2.Envelope.FromString(p.envelope) for p in self._directory.datasets.values()],
                     at=int(time.time()),
+                    cosigned=connection.cosigned,
                 )
             )
         )
@@ -91,7 +97,10 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
     async def _read(self, context: Context, connection: AgentConnection) -> None:
         try:
             while (message := await context.read()) is not EOF:
-                self._dispatch(message, connection)
+                if message.WhichOneof("message") == "statement":
+                    await self._statements.take(connection, message.statement)
+                else:
+                    self._dispatch(message, connection)
         finally:
             connection.outgoing.put_nowait(None)
 
@@ -102,14 +111,14 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
                 logger.info("agent serves", institution=connection.id, datasets=sorted(connection.serving))
             case "answer":
                 if message.answer.HasField("cosignature"):
-                    self._on_cosignature(connection.id, message.answer.cosignature)
+                    self._witnessing.cosigned(connection.id, message.answer.cosignature)
                 if listener := connection.rounds.get(message.answer.round_id):
                     listener.on_message(connection.id, message)
             case "round":
                 if listener := connection.rounds.get(message.round.round_id):
                     listener.on_message(connection.id, message)
             case "cosignature":
-                self._on_cosignature(connection.id, message.cosignature)
+                self._witnessing.cosigned(connection.id, message.cosignature)
             case other:
                 raise ProtocolViolation(f"institution {connection.id} sent {other!r} out of turn", party=connection.id)
 

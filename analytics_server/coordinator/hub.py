@@ -30,12 +30,14 @@ class AgentConnection:
     """An open control stream.
 
     `sent_size` is the log size of the last head put into the queue, `serving` the schema hash of every dataset that the
-    agent has loaded, `rounds` who listens for its messages, by round id.
+    agent has loaded, `cosigned` the newest head that it had cosigned when it connected, `rounds`
+    who listens for its messages, by round id.
     """
 
     id: str
     sent_size: int
     welcomed: bool = False
+    cosigned: bytes = b""
     serving: dict[str, bytes] = field(default_factory=dict)
     outgoing: asyncio.Queue[agent_pb2.ToAgent | None] = field(default_factory=asyncio.Queue)
     rounds: dict[bytes, RoundListener] = field(default_factory=dict)

@@ -113,6 +113,21 @@ def released(
     )
 
 
+def stated(content: agent_pb2.StatementContent, statement: bytes) -> log_pb2.LogEntry:
+    """An institution said something of itself; `statement` are the exact signed bytes."""
+    return log_pb2.LogEntry(
+        at_ms=_now_ms(),
+        actor=content.institution,
+        stated=log_pb2.Stated(
+            institution=content.institution,
+            about=content.about,
+            text=content.text,
+            subject=content.subject,
+            statement=statement,
+        ),
+    )
+
+
 def failed(request_id: bytes, reason: str, *, charged: bool) -> log_pb2.LogEntry:
     """A request ended without a release."""
     return log_pb2.LogEntry(

@@ -24,6 +24,7 @@ from analytics_server.coordinator.enrolment import EnrolmentServicer
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.requests import RequestDesk
 from analytics_server.coordinator.rounds import Deadlines
+from analytics_server.coordinator.statements import Statements
 from analytics_server.coordinator.witnessing import Witnessing
 from analytics_server.store import Store
 from protos.v1 import agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
@@ -56,7 +57,12 @@ class Coordinator:
             deadlines=deadlines,
             spool=config.folder,
         )
-        self._agents = AgentServicer(hub=self._hub, directory=self._directory, on_cosignature=self._witnessing.cosigned)
+        self._agents = AgentServicer(
+            hub=self._hub,
+            directory=self._directory,
+            witnessing=self._witnessing,
+            statements=Statements(self._database, self._log, self._directory),
+        )
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
         """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""

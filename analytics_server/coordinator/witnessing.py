@@ -122,6 +122,18 @@ class Witnessing:
                 if connection.welcomed and connection.sent_size < heads.size:
                     connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
                     connection.sent_size = heads.size
+        await self._store_received()
+
+    async def newest_of(self, institution: str) -> bytes:
+        """Return the newest head that an institution has cosigned, as a note with its line; empty for none."""
+        await self._store_received()
+        known = self._directory.members.get(institution)
+        if known is None:
+            return b""
+        key = known.identity_key
+        return await self._database.read(lambda uow: self._log.newest_cosigned_by(uow, institution, key))
+
+    async def _store_received(self) -> None:
         received, self._received = self._received, {}
         if received:
             await self._database.write(lambda uow: self._keep(uow, received))

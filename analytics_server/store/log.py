@@ -160,6 +160,13 @@ class Log:
         if self._connection.execute(known).scalar() is None:
             self._connection.execute(insert(t.cosignature).values(size=size, witness=witness, line=line))
 
+    def newest_cosignature(self, witness: str) -> CosignatureRow | None:
+        """Return a witness's line over the largest head that it cosigned."""
+        c = t.cosignature.c
+        newest = select(t.cosignature).where(c.witness == witness).order_by(c.size.desc()).limit(1)
+        row = self._connection.execute(newest).one_or_none()
+        return None if row is None else CosignatureRow(row.size, row.witness, row.line)
+
     def cosignatures(self, size: int, last_size: int | None = None) -> list[CosignatureRow]:
         """Return the lines over the checkpoint of `size` (or of every size up to `last_size`), by size and witness."""
         c = t.cosignature.c

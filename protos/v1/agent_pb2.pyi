@@ -9,34 +9,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromAgent(_message.Message):
-    __slots__ = ("hello", "answer", "round", "cosignature", "serving")
+    __slots__ = ("hello", "answer", "round", "cosignature", "serving", "statement")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     answer: Answer
     round: RoundMessage
     cosignature: Cosignature
     serving: Serving
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ...) -> None: ...
+    statement: Statement
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., statement: _Optional[_Union[Statement, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "announce", "round", "closed", "head", "job_closed")
+    __slots__ = ("welcome", "announce", "round", "closed", "head", "job_closed", "statement_logged")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     JOB_CLOSED_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_LOGGED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     announce: Announce
     round: RoundMessage
     closed: RoundClosed
     head: Head
     job_closed: JobClosed
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ...) -> None: ...
+    statement_logged: StatementLogged
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ..., statement_logged: _Optional[_Union[StatementLogged, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("log_size", "at", "version")
@@ -63,14 +67,16 @@ class Served(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("membership", "datasets", "at")
+    __slots__ = ("membership", "datasets", "at", "cosigned")
     MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
     membership: _envelope_pb2.Envelope
     datasets: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.Envelope]
     at: int
-    def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., at: _Optional[int] = ...) -> None: ...
+    cosigned: bytes
+    def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., at: _Optional[int] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("checkpoint", "old_size", "consistency")
@@ -165,6 +171,36 @@ class Cosignature(_message.Message):
     size: int
     line: str
     def __init__(self, size: _Optional[int] = ..., line: _Optional[str] = ...) -> None: ...
+
+class Statement(_message.Message):
+    __slots__ = ("content", "signature")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    signature: bytes
+    def __init__(self, content: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class StatementContent(_message.Message):
+    __slots__ = ("institution", "number", "at", "about", "text", "subject")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    number: int
+    at: int
+    about: str
+    text: str
+    subject: bytes
+    def __init__(self, institution: _Optional[str] = ..., number: _Optional[int] = ..., at: _Optional[int] = ..., about: _Optional[str] = ..., text: _Optional[str] = ..., subject: _Optional[bytes] = ...) -> None: ...
+
+class StatementLogged(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class RoundMessage(_message.Message):
     __slots__ = ("round_id", "step", "payload")

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started")
+    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "stated")
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class LogEntry(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     LOG_READ_FIELD_NUMBER: _ClassVar[int]
     LOG_STARTED_FIELD_NUMBER: _ClassVar[int]
+    STATED_FIELD_NUMBER: _ClassVar[int]
     at_ms: int
     actor: str
     invited: Invited
@@ -36,7 +37,8 @@ class LogEntry(_message.Message):
     failed: Failed
     log_read: LogRead
     log_started: LogStarted
-    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ...) -> None: ...
+    stated: Stated
+    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ...) -> None: ...
 
 class LogStarted(_message.Message):
     __slots__ = ("consortium", "governance_key")
@@ -127,6 +129,20 @@ class Decided(_message.Message):
     rho_nano_before: int
     rho_nano_after: int
     def __init__(self, request_id: _Optional[bytes] = ..., institution: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., statement: _Optional[bytes] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ...) -> None: ...
+
+class Stated(_message.Message):
+    __slots__ = ("institution", "about", "text", "subject", "statement")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    about: str
+    text: str
+    subject: bytes
+    statement: bytes
+    def __init__(self, institution: _Optional[str] = ..., about: _Optional[str] = ..., text: _Optional[str] = ..., subject: _Optional[bytes] = ..., statement: _Optional[bytes] = ...) -> None: ...
 
 class RoundEnded(_message.Message):
     __slots__ = ("request_id", "round_id", "invited", "roster", "survivors", "dropouts", "outcome")

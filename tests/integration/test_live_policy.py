@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness.consortium import EVERYTHING, Consortium, consortium
 from typer.testing import CliRunner
 
+from analytics_client.agent import ledger_care as care
 from analytics_client.agent.cli import app
-from queries.errors import AwaitingApproval, PolicyDenied, ServiceError
+from analytics_client.agent.ledger import Account, Ledger
+from analytics_client.agent.runner import Agent
+from analytics_server import governance
+from protos.v1 import log_pb2
+from queries.errors import AwaitingApproval, ConfigError, PolicyDenied, ServiceError
+from trust.tlog.entries import decode
 
 SCHEMA = """
 name = "people"
@@ -101,3 +110,92 @@ def test_a_day_holds_so_many_answers(running: Consortium) -> None:
             session.query(COUNT, epsilon=0.1)
         with pytest.raises(PolicyDenied, match="at most 2 queries"):
             session.query(COUNT, epsilon=0.1)
+
+
+def stated(running: Consortium, about: str) -> list[log_pb2.Stated]:
+    """What the log holds of the institutions' own statements."""
+    with governance.opened(running.config) as (store, _), store.read() as uow:
+        entries = [decode(row.leaf) for row in uow.leaves(0, 10_000, kind="stated")]
+    return [entry.stated for entry in entries if entry.stated.about == about]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.05)
+
+
+def test_the_log_says_which_policy_is_in_force_and_what_stewards_decided(running: Consortium) -> None:
+    def policies() -> dict[str, set[bytes]]:
+        found: dict[str, set[bytes]] = {}
+        for event in stated(running, "policy"):
+            found.setdefault(event.institution, set()).add(event.subject)
+        return found
+
+    def digests() -> dict[str, bytes]:
+        return {i: hashlib.sha256((running.folder / i / "agent.toml").read_bytes()).digest() for i in INSTITUTIONS}
+
+    first = digests()
+    eventually(lambda: policies() == {i: {d} for i, d in first.items()})
+    edit(running, "max_epsilon_per_query", 'approval = "manual"\nmax_epsilon_per_query')
+    with running.session() as session:
+        with pytest.raises(AwaitingApproval):
+            session.query(COUNT, epsilon=0.5)
+        second = digests()
+        eventually(lambda: policies() == {i: {first[i], second[i]} for i in INSTITUTIONS})
+        name = steward(running, "requests").split()[0]
+        steward(running, "approve", name, "--reason", "agreed with the board")
+        session.query(COUNT, epsilon=0.5)
+        eventually(lambda: len(stated(running, "approval")) == 3)
+        assert all("agreed with the board" in event.text for event in stated(running, "approval"))
+
+
+def test_a_statement_that_was_not_confirmed_is_sent_again(running: Consortium) -> None:
+    eventually(lambda: len(stated(running, "policy")) == 3)
+    ledger = running.agent_objects["ash"]._ledger
+    eventually(lambda: not care.unsent(ledger))
+    with ledger.transaction() as connection:
+        connection.execute(care.statement.update().values(sent=0))
+    running.agents["ash"].stop()
+    running.start_agent("ash")
+    running.wait_until_served("people", 3)
+    eventually(lambda: [e.institution for e in stated(running, "policy")].count("ash") == 2)
+    eventually(lambda: not care.unsent(running.agent_objects["ash"]._ledger))
+
+
+def test_an_old_ledger_put_back_serves_nothing_until_a_steward_says_so(running: Consortium) -> None:
+    folder = running.folder / "ash"
+    parts = ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm")
+    running.agents["ash"].stop()
+    old = {part: (folder / part).read_bytes() for part in parts if (folder / part).exists()}
+    running.start_agent("ash")
+    running.wait_until_served("people", 3)
+    with running.session() as session:
+        session.query(COUNT, epsilon=0.5)
+    running.agents["ash"].stop()
+    charged = {a.analyst: a.rho_nano for a in _accounts(folder)}
+    assert charged["ada"] > 0
+    for part in parts:
+        (folder / part).unlink(missing_ok=True)
+    for part, content in old.items():
+        (folder / part).write_bytes(content)
+    assert not _accounts(folder)  # all of it forgotten
+    running.start_agent("ash")
+    eventually(lambda: running.agents["ash"].error is not None)
+    assert isinstance(running.agents["ash"].error, ConfigError)
+    assert "old copy" in str(running.agents["ash"].error)
+    with pytest.raises(ConfigError, match="old copy"):  # and it remembers
+        Agent(folder)
+    done = CliRunner().invoke(app, ["ledger", str(folder), "--acknowledge", "restored after a disk failure"])
+    assert done.exit_code == 0, done.output
+    running.start_agent("ash")
+    running.wait_until_served("people", 3)
+    with running.session() as session:
+        assert session.query(COUNT, epsilon=0.5).participants
+    eventually(lambda: any("disk failure" in event.text for event in stated(running, "ledger")))
+
+
+def _accounts(folder: Path) -> tuple[Account, ...]:
+    with Ledger.read(folder / "ledger.sqlite") as ledger:
+        return ledger.accounts()

@@ -79,6 +79,7 @@ _OUTCOMES: dict[str, Callable[[Any], str]] = {
     "round_ended": lambda event: str(event.outcome.partition(":")[0]),
     "released": lambda _: "released",
     "failed": lambda _: "failed",
+    "stated": lambda event: str(event.about),
 }
 
 
@@ -148,5 +149,6 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
         f"request {_short(e.request_id)} failed: {e.reason or 'no reason given'}"
         f" ({'charged' if e.charged else 'nothing charged'})"
     ),
+    "stated": lambda e: f"stated on its {e.about}: {e.text}" + (f" (sha256 {_short(e.subject)})" if e.subject else ""),
     "log_read": lambda e: f"read the log, {e.what or 'everything'}, entries {e.first} to {e.last}",
 }
