@@ -260,6 +260,31 @@ def requests(
         typer.echo("No question waits for approval.")
 
 
+@app.command("opt-out")
+def opt_out(
+    folder: Folder,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset, whose agent.toml table has opt_out.")],
+    persons: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PERSON]...", help="Ids as in the data; - reads one a line from standard input."),
+    ] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take them off the list instead.")] = False,
+) -> None:
+    """Leave persons out of every answer, or count them again. The list holds salted hashes, no ids."""
+    import sys
+
+    from analytics_client.agent import config, opt_out
+
+    table = config.load(folder).datasets.get(dataset)
+    if table is None or table.opt_out is None:
+        raise ConfigError(
+            f"dataset {dataset!r} has no opt-out list", hint=f'add to [datasets.{dataset}]: opt_out = "opt-out.txt"'
+        )
+    named = [line for person in persons or [] for line in (sys.stdin if person == "-" else [person])]
+    listed = opt_out.change(Path(table.opt_out), named, withdraw=withdraw)
+    typer.echo(f"{listed:,} {'person is' if listed == 1 else 'persons are'} left out of {dataset!r}.")
+
+
 @app.command()
 def approve(folder: Folder, question: Question, *, reason: Reason) -> None:
     """Approve a question that waits: it is answered once, when the analyst asks it again within a week."""

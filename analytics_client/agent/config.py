@@ -66,6 +66,7 @@ class DatasetConfig(_Table):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     missing: Names = ()
     schema_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    opt_out: str | None = Field(default=None, min_length=1)
     columns: dict[str, ColumnConfig] = Field(default_factory=dict)
 
     @field_validator("columns", mode="before")
@@ -254,6 +255,9 @@ def _first(error: ValidationError) -> str:
 
 
 def _locate(name: str, dataset: DatasetConfig, directory: Path) -> DatasetConfig:
+    if dataset.opt_out is not None:
+        listed = str(directory.resolve() / Path(dataset.opt_out).expanduser())
+        dataset = dataset.model_copy(update={"opt_out": listed})
     if dataset.connection is not None:
         return dataset
     path = str(directory.resolve() / Path(dataset.path).expanduser())

@@ -23,7 +23,7 @@ from sqlglot import exp
 
 from analytics_client.agent.config import ColumnConfig, DatasetConfig
 from analytics_client.agent.sources import columns as local_columns
-from analytics_client.agent.sources import loading, sql
+from analytics_client.agent.sources import loading, opted_out, sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
 from analytics_client.agent.sources.vector import lottery, vector
 from queries.errors import ConfigError, DataError
@@ -129,7 +129,7 @@ class DuckDBSource:
 
     def _current(self) -> _Resident:
         """Return the data as the files are now; read them again if they changed."""
-        now = _fingerprint(self._config.files())
+        now = _fingerprint(self._config.files()) + opted_out.state(self._config)
         with self._lock:
             resident = self._resident
             if resident is None or resident.fingerprint != now:
@@ -146,12 +146,13 @@ def _fingerprint(files: Sequence[Path]) -> Fingerprint:
 
 def _load(config: DatasetConfig, dataset: Dataset, threads: int) -> _Resident:
     files = config.files()
+    listed = opted_out.state(config)
     before = _fingerprint(files)
     in_place = config.format == "parquet" and sum(size for _, _, size, _ in before) > IN_PLACE_BYTES
     connection = duckdb.connect(config={**_SETTINGS, "threads": threads})
     try:
         report = _guarded(lambda: _fill(connection, config, dataset, files, in_place=in_place))
-        if _fingerprint(config.files()) != before:
+        if _fingerprint(config.files()) != before or opted_out.state(config) != listed:
             raise DataError("the files changed while they were read", hint="try again when they are complete")
         if report.persons > dataset.max_persons:
             raise DataError(
@@ -161,7 +162,7 @@ def _load(config: DatasetConfig, dataset: Dataset, threads: int) -> _Resident:
     except BaseException:
         connection.close()
         raise
-    return _Resident(before, connection, report, rows_known=not in_place)
+    return _Resident(before + listed, connection, report, rows_known=not in_place)
 
 
 def _fill(
@@ -184,9 +185,11 @@ def _fill(
     _create(connection, kind, loading.STAGED, staged)
     _refuse_text_in_numbers(connection, dataset)
     _insert_codes(connection, dataset, config)
+    person = exp.column(loading.PERSON_TEXT, table=loading.STAGED)
+    counted = opted_out.condition(config, dataset, person, "duckdb")
     if dataset.privacy_unit and not in_place:
-        _create(connection, "TABLE", loading.PEOPLE, loading.people())
-    _create(connection, kind, sql.TABLE, loading.normal(dataset, in_place=in_place))
+        _create(connection, "TABLE", loading.PEOPLE, loading.people(counted))
+    _create(connection, kind, sql.TABLE, loading.normal(dataset, in_place=in_place, counted=counted))
     report = _report(connection, dataset, {name: header[at][0] for name, at in where.items()})
     if not in_place:
         for table in (loading.STAGED, loading.PEOPLE, loading.CODES):

@@ -83,19 +83,24 @@ def staged(
     return exp.Select(expressions=outputs, from_=exp.From(this=source))
 
 
-def people() -> exp.Select:
-    """Return every person once, with a number and how many rows there are."""
+def people(counted: exp.Expr | None = None) -> exp.Select:
+    """Return every person once, with a number and how many rows there are; of those for whom `counted` holds."""
     grouped = [
         exp.alias_(_column(PERSON_TEXT), PERSON_TEXT),
         exp.alias_(exp.Window(this=exp.RowNumber()), PERSON),
         exp.alias_(exp.Count(this=exp.Star()), ROWS),
     ]
     select = exp.Select(expressions=grouped, from_=exp.From(this=exp.to_table(STAGED)))
+    if counted is not None:
+        select.where(counted, copy=False)
     return select.where(_present(PERSON_TEXT), copy=False).group_by(_column(PERSON_TEXT), copy=False)
 
 
-def normal(dataset: Dataset, *, in_place: bool) -> exp.Select:
-    """Return the table that `sql` reads, from `staged`, `codes` and `people`. Rows without a person are left out."""
+def normal(dataset: Dataset, *, in_place: bool, counted: exp.Expr | None = None) -> exp.Select:
+    """Return the table that `sql` reads, from `staged`, `codes` and `people`.
+
+    Rows without a person are left out; in place also those for which `counted` does not hold: else `people` sees to it.
+    """
     outputs: list[exp.Expr] = []
     joins = []
     if dataset.privacy_unit and not in_place:
@@ -122,6 +127,8 @@ def normal(dataset: Dataset, *, in_place: bool) -> exp.Select:
     select = exp.Select(expressions=outputs, from_=exp.From(this=exp.to_table(STAGED)), joins=joins)
     if dataset.privacy_unit and in_place:
         select.where(_present(PERSON_TEXT, STAGED), copy=False)
+        if counted is not None:
+            select.where(counted, copy=False)
     return select
 
 

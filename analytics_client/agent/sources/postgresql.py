@@ -20,7 +20,7 @@ from sqlglot import exp
 
 from analytics_client.agent.config import ColumnConfig, DatasetConfig
 from analytics_client.agent.sources import columns as local_columns
-from analytics_client.agent.sources import sql
+from analytics_client.agent.sources import opted_out, sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
 from analytics_client.agent.sources.loading import WHITE
 from analytics_client.agent.sources.terms import double
@@ -49,7 +49,8 @@ class PostgreSQLSource:
         self._connection: psycopg.Connection | None = None
         self._statements: OrderedDict[object, str] = OrderedDict()
         self._types, self._names = self._located()
-        self._local_rows = _local_rows(dataset, config, self._names, self._types)
+        self._listed: opted_out.State | None = None
+        self._local_rows = self._counted_rows()
 
     @classmethod
     def open(cls, config: DatasetConfig, dataset: Dataset) -> Self:
@@ -100,13 +101,24 @@ class PostgreSQLSource:
     # --- asking --------------------------------------------------------------------------------------------------
 
     def _statement(self, key: object, make: Callable[[], exp.Query]) -> str:
+        local_rows = self._counted_rows()
         with self._lock:
             text = self._statements.get(key)
             if text is None:
-                text = self._statements[key] = _over(self._local_rows, make())
+                text = self._statements[key] = _over(local_rows, make())
                 while len(self._statements) > _STATEMENTS:
                     self._statements.popitem(last=False)
         return text
+
+    def _counted_rows(self) -> exp.Select:
+        """Return the query for the rows of all who did not opt out, made anew when the list has changed."""
+        now = opted_out.state(self._config)
+        if now != self._listed:
+            made = _local_rows(self._dataset, self._config, self._names, self._types)
+            with self._lock:
+                self._statements.clear()
+                self._local_rows, self._listed = made, now
+        return self._local_rows
 
     def _ask(self, work: Callable[[psycopg.Connection], T]) -> T:
         """Run something in a read-only transaction, on a new connection where the old one was lost.
@@ -197,9 +209,10 @@ class PostgreSQLSource:
 
         table = _table(self._config)
         everything = one(exp.select(exp.Count(this=exp.Star())).from_(table))[0]
+        local_rows = self._counted_rows()
         persons = most = 0
         if self._dataset.privacy_unit:
-            each = exp.select(exp.alias_(exp.Count(this=exp.Star()), "n")).from_(self._local_rows.subquery("r"))
+            each = exp.select(exp.alias_(exp.Count(this=exp.Star()), "n")).from_(local_rows.subquery("r"))
             each = each.group_by(exp.column(sql.PERSON))
             whole = exp.select(exp.Count(this=exp.Star()), exp.func("MAX", exp.column("n"))).from_(each.subquery("p"))
             persons, most = one(whole)
@@ -286,6 +299,9 @@ def _local_rows(
     select = exp.select(*outputs).from_(_table(config))
     if person is not None:
         select = select.where(exp.Not(this=exp.Is(this=person.copy(), expression=exp.Null())))
+    counted = opted_out.condition(config, dataset, exp.Null() if person is None else person, "postgres")
+    if counted is not None:
+        select = select.where(counted)
     return select
 
 
