@@ -51,8 +51,8 @@ def dry_run(
     with tempfile.TemporaryDirectory() as folder:
         for number in range(institutions):
             file = Path(folder) / f"{number}.csv"
-            _invent(plan.dataset, file, rows // institutions + (number < rows % institutions), number, random)
-            source = open_source(DatasetConfig(path=str(file), format="csv"), plan.dataset)
+            _invent(plan.published, file, rows // institutions + (number < rows % institutions), number, random)
+            source = open_source(DatasetConfig(path=str(file), format="csv"), plan.published)
             sums = source.aggregate(plan, random.bytes(32))
             source.close()
             total += (sums << noise.refine_bits) + share(plan.length, noise.share_variance)

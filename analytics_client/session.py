@@ -55,10 +55,11 @@ from queries.errors import (
     UnknownName,
 )
 from queries.estimate import estimate
+from queries.finish import Finish
 from queries.plan import Plan, make_plan
 from queries.resolve import shape as question_of
 from queries.schema import Dataset
-from queries.sql import parse
+from queries.sql import ask
 from queries.training.encode import decode_job, encode_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 from trust.identity.dataset import verify_dataset
@@ -164,7 +165,7 @@ class Session:
     def explain(self, question: Question, *, epsilon: float | None = None, rho: float | None = None) -> Explanation:
         """Return what a question would disclose and cost if it were asked now. Nothing is asked or spent."""
         overview = self._published(fresh_s=0)
-        plan, listing = self._plan(question, overview)
+        plan, listing, _finish = self._plan(question, overview)
         return explain(
             plan,
             _rho_nano(epsilon, rho, plan.dataset.delta),
@@ -188,9 +189,9 @@ class Session:
         engine is not installed.
         """
         overview = self._published(fresh_s=FRESH_S)
-        plan, listing = self._plan(question, overview)
+        plan, listing, finish = self._plan(question, overview)
         rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
-        return dry_run(
+        result = dry_run(
             plan,
             cost_of(rho_nano, plan.dataset.delta),
             rho_nano,
@@ -199,6 +200,7 @@ class Session:
             rows=rows,
             seed=seed,
         )
+        return replace(result, table=finish(result.table))
 
     def query(
         self,
@@ -217,7 +219,7 @@ class Session:
         the budget is spent all the same. ProtocolViolation and LogError mean that the answer must not be used.
         """
         overview = self._published(fresh_s=FRESH_S)
-        plan, listing = self._plan(question, overview)
+        plan, listing, finish = self._plan(question, overview)
         rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
         request_id, envelope = build_request(
             key=self._key,
@@ -242,7 +244,8 @@ class Session:
             raise ServiceError("the coordinator ended the query without a result", hint="tell your operator")
         if last.step == "failed":
             raise _error_of(last.failure)
-        return self._accept(last, request_id, plan, rho_nano, log_size_before=before)
+        result = self._accept(last, request_id, plan, rho_nano, log_size_before=before)
+        return replace(result, table=finish(result.table))
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -529,9 +532,11 @@ class Session:
         except KeyError:
             raise UnknownName("dataset", name, overview.listings) from None
 
-    def _plan(self, question: Question, overview: _Overview) -> tuple[Plan, Listing]:
+    def _plan(self, question: Question, overview: _Overview) -> tuple[Plan, Listing, Finish]:
+        finish = Finish()
         if isinstance(question, str):
-            query = parse(question, {name: listing.dataset for name, listing in overview.listings.items()})
+            asked = ask(question, {name: listing.dataset for name, listing in overview.listings.items()})
+            query, finish = asked.query, asked.finish
         elif isinstance(question, Builder):
             query = question.build()
         elif isinstance(question, ir.Query):
@@ -541,7 +546,7 @@ class Session:
                 "a question is SQL text or a finished expression", hint="end an expression with .agg(n=count())"
             )
         listing = self._listing(query.dataset, overview)
-        return make_plan(query, listing.dataset), listing
+        return make_plan(query, listing.dataset), listing, finish
 
 
 def _joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Progress]:

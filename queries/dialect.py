@@ -35,6 +35,7 @@ FUNCTIONS = {
     "STDDEV": "stddev",
     "STDDEV_SAMP": "stddev",
     "STDDEV_POP": "stddev_pop",
+    "COUNT_IF": "count_if",
     "HISTOGRAM": "histogram",
     "MEDIAN": "median",
     "QUANTILE_CONT": "quantile",
@@ -51,9 +52,11 @@ FUNCTIONS = {
     "REGR_COUNT": "regr_count",
 }
 """Every function, with the name its output has by default."""
+SCALARS = {"LN": 1, "SQRT": 1, "ABS": 1, "BOUND": 3}
+"""Functions of the values in one row, with how many arguments each takes."""
 Result = TypeVar("Result")
 
-SUBSET = "SELECT aggregates FROM dataset [WHERE condition] [GROUP BY columns]"
+SUBSET = "SELECT aggregates FROM dataset [WHERE condition] [GROUP BY columns] [HAVING ...] [ORDER BY ...] [LIMIT n]"
 _KEYWORDS = {
     "SELECT": TokenType.SELECT,
     "FROM": TokenType.FROM,
@@ -67,6 +70,16 @@ _KEYWORDS = {
     "BETWEEN": TokenType.BETWEEN,
     "IS": TokenType.IS,
     "DISTINCT": TokenType.DISTINCT,
+    "HAVING": TokenType.HAVING,
+    "ORDER BY": TokenType.ORDER_BY,
+    "ASC": TokenType.ASC,
+    "DESC": TokenType.DESC,
+    "LIMIT": TokenType.LIMIT,
+    "CASE": TokenType.CASE,
+    "WHEN": TokenType.WHEN,
+    "THEN": TokenType.THEN,
+    "ELSE": TokenType.ELSE,
+    "END": TokenType.END,
     "NULL": TokenType.NULL,
     "!=": TokenType.NEQ,
     "<>": TokenType.NEQ,
@@ -81,21 +94,23 @@ _MARKS = {
     "-": TokenType.DASH,
     "+": TokenType.PLUS,
     "*": TokenType.STAR,
+    "/": TokenType.SLASH,
     "=": TokenType.EQ,
     "<": TokenType.LT,
     ">": TokenType.GT,
     ";": TokenType.SEMICOLON,
 }
-_REFUSED_MARKS = dict.fromkeys("[]{}&^:%!|/\\~?@#$`'\"", TokenType.UNKNOWN)
+_REFUSED_MARKS = dict.fromkeys("[]{}&^:%!|\\~?@#$`'\"", TokenType.UNKNOWN)
 """They only end a word; a token of this type never passes `_refuse`."""
 _REFUSALS = {
     "JOIN INNER CROSS NATURAL LEFT RIGHT FULL OUTER ON USING LATERAL UNNEST": "a query reads one dataset",
     "UNION INTERSECT EXCEPT": "send two queries",
     "WITH": "ask the dataset itself, in one SELECT",
-    "HAVING ORDER LIMIT OFFSET FETCH QUALIFY": "the result is a DataFrame: sort, filter and cut it there",
+    "ORDER": "write ORDER BY after the groups",
+    "OFFSET FETCH QUALIFY": "the result is a DataFrame: cut it there",
     "INTO": "the result is a DataFrame",
     "OVER WINDOW PARTITION FILTER": "put the condition into WHERE",
-    "CASE WHEN THEN ELSE END CAST": "columns are used as published, without expressions",
+    "CAST": "columns are numbers or categories already",
     "LIKE ILIKE SIMILAR REGEXP RLIKE GLOB": "list the categories with IN",
     "EXISTS ANY SOME": "list the values with IN",
     "PIVOT UNPIVOT TABLESAMPLE ROLLUP CUBE GROUPING": "GROUP BY categorical columns",
@@ -103,38 +118,55 @@ _REFUSALS = {
     "TRUE FALSE": "compare a column with a number or a text",
 }
 _REFUSED_WORDS = {word: hint for words, hint in _REFUSALS.items() for word in words.split()}
-_OPERAND = "name literal sign point"
+_VALUE = "name literal sign point scalar case open"
+_AFTER = (
+    "operator compare and or close comma from as where group-by having order-by limit asc desc when then else end-case"
+    " in name-not between is end"
+)
 _FOLLOWERS = {
     role: frozenset(followers.split())
     for role, followers in {
-        "select": "name call star",
+        "select": f"{_VALUE} call star",
         "from": "name",
-        "where": f"{_OPERAND} open not",
-        "group-by": "name literal",
+        "where": f"{_VALUE} call not",
+        "group-by": _VALUE,
+        "having": f"{_VALUE} call not",
+        "order-by": f"{_VALUE} call",
+        "limit": "literal",
+        "asc": "comma limit end",
+        "desc": "comma limit end",
         "as": "name",
-        "and": f"{_OPERAND} open not",
-        "or": f"{_OPERAND} open not",
-        "not": f"{_OPERAND} open not",
+        "and": f"{_VALUE} call not",
+        "or": f"{_VALUE} call not",
+        "not": f"{_VALUE} call not",
         "name-not": "in between",
         "in": "open",
         "between": "literal sign point",
         "is": "null is-not",
         "is-not": "null",
-        "null": "and or close group-by comma end",
-        "compare": f"{_OPERAND} null",
-        "open": f"{_OPERAND} open not star null close distinct",
+        "null": "and or close where group-by having order-by limit when then else end-case comma end",
+        "compare": f"{_VALUE} call null",
+        "operator": _VALUE,
+        "open": f"{_VALUE} call not star null close distinct",
         "distinct": "name",
-        "close": "close comma and or from as name group-by end",
-        "comma": f"{_OPERAND} call star null",
+        "close": f"{_AFTER} name",
+        "comma": f"{_VALUE} call not star null",
         "point": "qualified literal star",
-        "sign": "literal point",
+        "sign": "literal point name scalar open",
         "star": "close from comma",
-        "name": "point comma from close as name where group-by compare in name-not between is and or end",
-        "qualified": "comma from close as name where group-by compare in name-not between is and or end",
+        "case": "when",
+        "when": f"{_VALUE} call not",
+        "then": f"{_VALUE} null",
+        "else": f"{_VALUE} null",
+        "end-case": f"{_AFTER} name",
+        "name": f"{_AFTER} point name",
+        "qualified": f"{_AFTER} name",
         "call": "open",
-        "literal": "comma close and or group-by compare end",
+        "scalar": "open",
+        "literal": _AFTER,
     }.items()
 }
+_ENDS_VALUE = frozenset({"name", "qualified", "literal", "close", "end-case"})
 """What may follow what. With nesting capped, nothing built from these pairs makes the parser recurse or back-track."""
 _ROLES = {
     TokenType.SELECT: "select", TokenType.FROM: "from", TokenType.WHERE: "where", TokenType.GROUP_BY: "group-by",
@@ -143,7 +175,9 @@ _ROLES = {
     TokenType.NEQ: "compare", TokenType.LT: "compare", TokenType.LTE: "compare", TokenType.GT: "compare",
     TokenType.GTE: "compare", TokenType.L_PAREN: "open", TokenType.R_PAREN: "close", TokenType.COMMA: "comma",
     TokenType.DOT: "point", TokenType.DASH: "sign", TokenType.PLUS: "sign", TokenType.STAR: "star",
-    TokenType.DISTINCT: "distinct",
+    TokenType.DISTINCT: "distinct", TokenType.HAVING: "having", TokenType.ORDER_BY: "order-by", TokenType.ASC: "asc",
+    TokenType.DESC: "desc", TokenType.LIMIT: "limit", TokenType.CASE: "case", TokenType.WHEN: "when",
+    TokenType.THEN: "then", TokenType.ELSE: "else", TokenType.END: "end-case", TokenType.SLASH: "operator",
     TokenType.VAR: "name", TokenType.IDENTIFIER: "name", TokenType.NUMBER: "literal", TokenType.STRING: "literal",
 }  # fmt: skip
 _EXPECTED = {
@@ -158,7 +192,10 @@ _EXPECTED = {
     "compare": "compare a column with a number or a text in quotes",
     "between": "write BETWEEN 18 AND 65",
     "name-not": "write NOT IN or NOT BETWEEN",
-    "star": "columns are used as published, without expressions",
+    "star": "rows are never returned: ask for aggregates",
+    "operator": "write a column, a number or an expression in parentheses",
+    "case": "write CASE WHEN condition THEN value ELSE value END",
+    "limit": "write a whole number",
 }
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -185,7 +222,7 @@ class Subset(Dialect):
         FUNCTIONS: ClassVar = {}
         FUNCTION_PARSERS: ClassVar = {}
         NO_PAREN_FUNCTIONS: ClassVar = {}
-        NO_PAREN_FUNCTION_PARSERS: ClassVar = {}
+        NO_PAREN_FUNCTION_PARSERS: ClassVar = {"CASE": lambda self: self._parse_case()}
 
 
 class Text:
@@ -305,12 +342,12 @@ def _refuse(source: Text, found: list[Token]) -> None:
         role = _role(token, before, calls)
         if before and role not in _FOLLOWERS[before]:
             raise _misplaced(source, token, before)
-        if role == "open":
+        if role in {"open", "case"}:
             opened.append(nots + 1)
             depth, nots = depth + nots + 1, 0
-        elif role == "close":
+        elif role in {"close", "end-case"}:
             if not opened:
-                raise source.error(token.start, "this parenthesis closes nothing", "remove it")
+                raise source.error(token.start, f"this {_shown(token)} closes nothing", "remove it")
             depth, nots = depth - opened.pop(), 0
         else:
             nots = nots + 1 if role == "not" else 0
@@ -332,20 +369,22 @@ def _role(token: Token, before: str, calls: bool) -> str:
             return "is-not"
         case "name", "point":
             return "qualified"
-        case "name", "select" | "comma" if calls:
-            return "call"
+        case "name", _ if calls:
+            return "scalar" if token.text.upper() in SCALARS else "call"
+        case "sign" | "star", _ if before in _ENDS_VALUE:
+            return "operator"
         case _:
             return role
 
 
 def _misplaced(source: Text, token: Token, before: str) -> SqlError:
     hint = _EXPECTED.get(before, f"write {SUBSET}")
-    if token.token_type in {TokenType.STAR, TokenType.DASH, TokenType.PLUS}:
-        hint = _EXPECTED["star"]
     if token.token_type is TokenType.L_PAREN and before in {"name", "qualified"}:
         hint = "aggregates stand between SELECT and FROM"
     if token.token_type is TokenType.DISTINCT:
         hint = "only persons can be counted apart: COUNT(DISTINCT patient_id)"
+    if token.text.lower() in source.columns and token.token_type is not TokenType.VAR:
+        hint += f'; for the column of this name write "{token.text.lower()}"'
     return source.error(token.start, f"{_shown(token)} cannot stand here", hint)
 
 
@@ -372,14 +411,16 @@ def _refuse_token(source: Text, token: Token, before: str, calls: bool) -> None:
 
 def _refuse_function(source: Text, token: Token) -> None:
     name = token.text.upper()
-    if token.token_type is TokenType.VAR and name in FUNCTIONS:
+    if token.token_type is TokenType.VAR and (name in FUNCTIONS or name in SCALARS):
         return
     if name in _REFUSED_WORDS:
         _refuse_word(source, token)
-    near = get_close_matches(name[:64], FUNCTIONS, n=1, cutoff=0.75)
-    known = f"did you mean {near[0]}?" if near else f"there are {', '.join(FUNCTIONS)}"
+    near = get_close_matches(name[:64], [*FUNCTIONS, *SCALARS], n=1, cutoff=0.75)
+    known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*FUNCTIONS, *SCALARS))}"
     if name in {"FIRST", "LAST", "ANY_VALUE", "MODE"}:
         known = "a single person would decide it: ask for a HISTOGRAM"
+    if name.startswith("LOG"):
+        known = "write LN(x), the natural logarithm: what LOG means differs between databases"
     raise source.error(token.start, f"there is no function {_shown(token)}", known)
 
 

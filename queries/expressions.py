@@ -154,14 +154,14 @@ def _kind(each: ir.Derived, dataset: schema.Dataset) -> tuple[schema.Kind, bool]
     if texts := _texts(each.value):
         keys = tuple(dict.fromkeys(texts))
         if schema.OTHER in keys:
-            raise QueryError(f"a result of {each.name!r} is called {schema.OTHER!r}, which is reserved")
+            raise QueryError(f"a result of a case is called {schema.OTHER!r}, which is reserved")
         if any(not key or len(key) > 200 or not key.isprintable() for key in keys):
-            raise QueryError(f"a result of {each.name!r} is no category", hint="printable text of 1 to 200 characters")
+            raise QueryError("a result of a case is no category", hint="printable text of 1 to 200 characters")
         return schema.Categorical(keys), _nullable_case(each.value, dataset)
     found = range_of(each.value, dataset)
     _finite(found)
     if found.lower >= found.upper:
-        raise QueryError(f"the derived value {each.name!r} is the same for every row", hint="COUNT(*) counts rows")
+        raise QueryError("a value is the same for every row", hint="COUNT(*) counts rows")
     return schema.Numeric(found.lower, found.upper, found.integer), found.nullable
 
 

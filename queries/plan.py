@@ -8,7 +8,7 @@ The argument is docs/privacy.md. Must not know: data, any engine, how noise is d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
@@ -66,6 +66,12 @@ class Plan:
     scale_bits: int
     rows_per_person: int
     delta_squared: int
+
+    @property
+    def published(self) -> Dataset:
+        """The dataset as it is published, without the query's derived values."""
+        columns = self.dataset.columns
+        return replace(self.dataset, columns=columns[: len(columns) - len(self.query.derived)])
 
     @property
     def length(self) -> int:

@@ -9,23 +9,23 @@ Must not know: protobuf, any data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from queries import ir, schema
-from queries.dialect import FUNCTIONS, SUBSET, Text, read, run_on_own_stack
-from queries.errors import LiteralError, QueryError, SqlError, UnknownName
-from queries.limits import MAX_BINS
+from queries.dialect import FUNCTIONS, SCALARS, Text, read, run_on_own_stack
+from queries.errors import SqlError, UnknownName
+from queries.expressions import extend, slug
+from queries.finish import Finish, Order
+from queries.limits import MAX_BINS, walk
+from queries.model_answers import label_of
 from queries.models import check as check_model
-from queries.resolve import equal_width, literal, resolve
+from queries.naming import PartName, settle
+from queries.resolve import equal_width, resolve
+from queries.sql_values import COMPARISONS, FLIPPED, ValueReader, folded, is_literal, only
 
-_COMPARISONS: dict[type[exp.Expr], ir.Operator] = {
-    exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
-}  # fmt: skip
-_FLIPPED: dict[ir.Operator, ir.Operator] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 PAIRED: dict[str, Callable[[str, str], ir.Model]] = {
     "CORR": ir.Correlation,
     "COVAR_POP": lambda y, x: ir.Covariance(y, x, ddof=0),
@@ -57,38 +57,44 @@ _TAKES = {
     "QUANTILE_CONT": ("a column and a share of the rows", ", 0.25"),
 }
 """Functions that take more than a column, and what."""
-_CONDITION_HINT = "compare a column with a literal, or use IN, BETWEEN, IS NULL, AND, OR, NOT"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a text asks of a dataset, and what it does with the answer afterwards."""
+
+    query: ir.Query
+    finish: Finish
 
 
 def parse(text: str, schemas: Mapping[str, schema.Dataset]) -> ir.Query:
-    """Return the resolved query that `text` asks of one of `schemas` (datasets by name).
+    """Return the resolved query that `text` asks of one of `schemas` (datasets by name), as `ask` does."""
+    return ask(text, schemas).query
+
+
+def ask(text: str, schemas: Mapping[str, schema.Dataset]) -> Asked:
+    """Return the resolved query that `text` asks of one of `schemas`, and its HAVING, ORDER BY and LIMIT.
 
     Raise SqlError where the text is not in the subset, UnknownName and LiteralError where a name or literal is not
     published, QueryError where the question is impossible otherwise. All say line and column where one is known.
     """
-    return run_on_own_stack(lambda: _parse(text, schemas))
+    return run_on_own_stack(lambda: _ask(text, schemas))
 
 
-def _parse(text: str, schemas: Mapping[str, schema.Dataset]) -> ir.Query:
+def _ask(text: str, schemas: Mapping[str, schema.Dataset]) -> Asked:
     tree, source = read(text, frozenset(column.name for dataset in schemas.values() for column in dataset.columns))
-    _only(tree, source, "expressions", "from_", "where", "group")
+    only(tree, source, "expressions", "from_", "where", "group", "having", "order", "limit")
     dataset, alias = _dataset(tree, source, schemas)
     reader = _Reader(source, dataset, frozenset({dataset.name, alias}))
-    keys = reader.keys(tree.args.get("group"))
+    keys = reader.keys(tree.args.get("group"), tree.expressions)
     aggregates = reader.outputs(tree.expressions, keys)
     where = tree.args.get("where")
     predicate = reader.predicate(where.this) if where is not None else None
-    return resolve(ir.Query(dataset.name, aggregates, predicate, keys), dataset)
-
-
-def _only(node: exp.Expr, source: Text, *allowed: str) -> None:
-    """Refuse whatever else the parser hung on a node."""
-    for name, value in node.args.items():
-        if value and name not in allowed:
-            part = value[0] if isinstance(value, list) else value
-            line, column = source.where(part if isinstance(part, exp.Expr) else node)
-            hint = "a query reads one dataset" if name == "joins" else f"write {SUBSET}"
-            raise SqlError("this is not possible", hint=hint, line=line, column=column)
+    taken = [column.name for column in dataset.columns]
+    outputs, predicate, keys, derived = settle(aggregates, predicate, keys, tuple(reader.derived), taken)
+    return Asked(
+        resolve(ir.Query(dataset.name, outputs, predicate, keys, None, derived), dataset), reader.finish(tree, keys)
+    )
 
 
 def _dataset(tree: exp.Select, source: Text, schemas: Mapping[str, schema.Dataset]) -> tuple[schema.Dataset, str]:
@@ -98,81 +104,51 @@ def _dataset(tree: exp.Select, source: Text, schemas: Mapping[str, schema.Datase
         line, column = source.place(len(source.text.rstrip()))
         hint = f"add FROM and one of: {', '.join(sorted(schemas)[:12])}"
         raise SqlError("the query names no dataset", hint=hint, line=line, column=column)
-    _only(clause, source, "this")
+    only(clause, source, "this")
     table = clause.this
     line, column = source.where(table)
     if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
         raise SqlError("FROM takes the name of one dataset", hint="files cannot be queried", line=line, column=column)
     if table.args.get("db"):
         raise SqlError("datasets have no path", hint="write the dataset's name alone", line=line, column=column)
-    _only(table, source, "this", "alias")
+    only(table, source, "this", "alias")
     alias = table.args.get("alias")
     if alias is not None:
-        _only(alias, source, "this")
-    name = _folded(table.this)
+        only(alias, source, "this")
+    name = folded(table.this)
     if name not in schemas:
         raise UnknownName("dataset", name, schemas, line=line, column=column)
-    return schemas[name], _folded(alias.this) if alias is not None else name
+    return schemas[name], folded(alias.this) if alias is not None else name
 
 
-def _folded(identifier: exp.Identifier) -> str:
-    """Return a name as SQL reads it: in lower case unless it is quoted."""
-    name: str = identifier.this
-    return name if identifier.args.get("quoted") else name.lower()
+def _is_aggregate(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Anonymous) and str(node.this).upper() not in SCALARS
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Takes the parts of one SELECT over `dataset`, which columns may be qualified with."""
+def _word(name: str) -> str:
+    """Return what a column or value is called in a default name."""
+    return slug(name.expression) if isinstance(name, PartName) else name
 
-    source: Text
-    dataset: schema.Dataset
-    qualifiers: frozenset[str]
 
-    def error(self, node: exp.Expr, message: str, hint: str) -> SqlError:
-        line, column = self.source.where(node)
-        return SqlError(message, hint=hint, line=line, column=column)
+class _Reader(ValueReader):
+    """Takes the parts of one SELECT."""
 
-    @contextmanager
-    def at(self, node: exp.Expr) -> Iterator[None]:
-        """Add the place of `node` to what the gate says about it."""
-        try:
-            yield
-        except (SqlError, UnknownName):
-            raise
-        except QueryError as error:
-            line, column = self.source.where(node)
-            kind = LiteralError if isinstance(error, LiteralError) else QueryError
-            raise kind(f"line {line}, column {column}: {error.message}", hint=error.hint) from error
+    def __init__(self, source: Text, dataset: schema.Dataset, qualifiers: frozenset[str]) -> None:
+        super().__init__(source, dataset, qualifiers)
+        self.derived: list[ir.Derived] = []
+        self.aggregates: dict[str, ir.Aggregate] = {}
 
-    def column(self, node: exp.Expr) -> schema.Column:
-        """Return the column that a node names, and nothing but names."""
-        if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
-            raise self.error(node, "a column is expected here", "columns are used as published, without expressions")
-        _only(node, self.source, "this", "table")
-        table = node.args.get("table")
-        if table is not None and _folded(table) not in self.qualifiers:
-            raise self.error(node, "this names another dataset", f"the query reads {self.dataset.name!r}")
-        line, column = self.source.where(node.this)
-        name = _folded(node.this)
-        if name == self.dataset.privacy_unit:
-            raise self.error(
-                node,
-                f"{name!r} names the person (the privacy unit) and cannot be asked about",
-                f"COUNT(DISTINCT {name}) counts persons",
-            )
-        return self.dataset.column(name, line=line, position=column)
-
-    def keys(self, group: exp.Expr | None) -> tuple[ir.Key, ...]:
-        """Return the keys of GROUP BY."""
+    def keys(self, group: exp.Expr | None, selected: list[exp.Expr]) -> tuple[ir.Key, ...]:
+        """Return the keys of GROUP BY: categorical columns, or values of the select list by their alias."""
         if group is None:
             return ()
-        _only(group, self.source, "expressions")
+        only(group, self.source, "expressions")
+        named = {folded(node.args["alias"]): node.this for node in selected if isinstance(node, exp.Alias)}
         keys: list[ir.Key] = []
         for node in group.expressions:
             if isinstance(node, exp.Literal):
                 raise self.error(node, "GROUP BY takes names, not positions", "write the column's name")
-            column = self.column(node)
+            column = self._key(node, named)
             if not isinstance(column.kind, schema.Categorical):
                 raise self.error(
                     node,
@@ -184,6 +160,17 @@ class _Reader:
             keys.append(ir.Key(column.name))
         return tuple(keys)
 
+    def _key(self, node: exp.Expr, named: Mapping[str, exp.Expr]) -> schema.Column:
+        name = folded(node.this) if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) else ""
+        value = named.get(name)
+        known = any(column.name == name for column in self.dataset.columns)
+        if value is None or known or isinstance(value, exp.Column) or _is_aggregate(value):
+            return self.measured(node)
+        self.derived.append(ir.Derived(name, self.value(value)))
+        with self.at(value):
+            self.dataset = extend(self.dataset, self.derived[-1:])
+        return self.dataset.column(name)
+
     def outputs(self, nodes: list[exp.Expr], keys: tuple[ir.Key, ...]) -> tuple[ir.NamedAggregate, ...]:
         """Return the aggregates of the select list; keys may stand in it too and change nothing."""
         grouped = {key.column for key in keys}
@@ -192,12 +179,18 @@ class _Reader:
             expression, alias = (node.this, node.args["alias"]) if isinstance(node, exp.Alias) else (node, None)
             if isinstance(expression, exp.Column) and not isinstance(expression.this, exp.Star):
                 self._selected_key(node, self.column(expression).name, grouped, alias)
-            else:
+            elif _is_aggregate(expression) or isinstance(expression, exp.Star | exp.Column):
                 default, aggregate = self.aggregate(expression)
                 named.append((node, alias.this if alias is not None else None, default, aggregate))
+            elif not (alias is not None and folded(alias) in grouped) and self.part(expression).name not in grouped:
+                raise self.error(
+                    node, "this value is neither aggregated nor grouped by", "write AVG(...) or GROUP BY its alias"
+                )
         if not named:
             raise self.error(nodes[0], "the query asks for no aggregate", "add one, such as COUNT(*)")
-        return self._named(named, grouped)
+        outputs = self._named(named, grouped)
+        self.aggregates = {each.name: each.aggregate for each in outputs}
+        return outputs
 
     def _selected_key(self, node: exp.Expr, name: str, grouped: set[str], alias: exp.Expr | None) -> None:
         if name not in grouped:
@@ -232,14 +225,14 @@ class _Reader:
 
     def aggregate(self, node: exp.Expr) -> tuple[str, ir.Aggregate]:  # noqa: PLR0911 -- one return a form
         """Return an aggregate and its default name."""
-        if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
+        if isinstance(node, exp.Star | exp.Column):
             raise self.error(node, "rows are never returned", "ask for aggregates, such as COUNT(*) or AVG(age)")
         if not isinstance(node, exp.Anonymous):
-            raise self.error(node, "an aggregate is expected here", "write COUNT(*), AVG(age), ... without expressions")
-        _only(node, self.source, "this", "expressions")
+            raise self.error(node, "an aggregate is expected here", "write COUNT(*), AVG(age), ...")
+        only(node, self.source, "this", "expressions")
         function, arguments = str(node.this).upper(), node.expressions
         if function == "COUNT" and len(arguments) == 1 and type(arguments[0]) is exp.Star:
-            _only(arguments[0], self.source)
+            only(arguments[0], self.source)
             return "count", ir.Count()
         if function == "COUNT" and len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
             return self._persons(arguments[0])
@@ -250,8 +243,10 @@ class _Reader:
             raise self.error(
                 node, f"{function} takes {takes}", f"as in {function}({self.dataset.columns[0].name}{example})"
             )
-        column = self.column(arguments[0])
-        default = f"{FUNCTIONS[function]}_{column.name}"
+        if function == "COUNT_IF":
+            return self._count_if(node, arguments[0])
+        column = self.measured(arguments[0])
+        default = f"{FUNCTIONS[function]}_{_word(column.name)}"
         if function == "COUNT":
             return default, ir.Count(column.name)
         if function == "HISTOGRAM":
@@ -266,19 +261,112 @@ class _Reader:
 
     def _persons(self, node: exp.Distinct) -> tuple[str, ir.Aggregate]:
         """Return the count of distinct persons, the only things that can be told apart."""
-        _only(node, self.source, "expressions")
+        only(node, self.source, "expressions")
         unit = self.dataset.privacy_unit
         column = node.expressions[0] if len(node.expressions) == 1 else None
         if not isinstance(column, exp.Column) or not isinstance(column.this, exp.Identifier):
             raise self.error(node, "only distinct persons can be counted", f"write COUNT(DISTINCT {unit or 'person'})")
-        _only(column, self.source, "this", "table")
-        if not unit or _folded(column.this) != unit:
+        only(column, self.source, "this", "table")
+        if not unit or folded(column.this) != unit:
             hint = f"write COUNT(DISTINCT {unit})" if unit else "every row is a person here: write COUNT(*)"
             raise self.error(node, "only distinct persons can be counted", hint)
         table = column.args.get("table")
-        if table is not None and _folded(table) not in self.qualifiers:
+        if table is not None and folded(table) not in self.qualifiers:
             raise self.error(column, "this names another dataset", f"the query reads {self.dataset.name!r}")
         return "count_persons", ir.Persons()
+
+    def _count_if(self, node: exp.Expr, condition: exp.Expr) -> tuple[str, ir.Aggregate]:
+        expression = self.value(condition)
+        if not isinstance(expression, ir.Truth):
+            raise self.error(node, "COUNT_IF takes a condition", "as in COUNT_IF(age > 65)")
+        return "count_if", ir.Sum(self.part(condition).name)
+
+    def finish(self, tree: exp.Select, keys: tuple[ir.Key, ...]) -> Finish:
+        """Return what HAVING, ORDER BY and LIMIT do with the answer."""
+        names = (*(key.column for key in keys), *self.aggregates)
+        having, order, limit = (tree.args.get(part) for part in ("having", "order", "limit"))
+        orders = []
+        for each in order.expressions if order is not None else ():
+            only(each, self.source, "this", "desc", "nulls_first")
+            orders.append(Order(self._output(each.this, names), bool(each.args.get("desc"))))
+        rows = None
+        if limit is not None:
+            only(limit, self.source, "expression")
+            count = limit.expression
+            if not isinstance(count, exp.Literal) or not count.name.isdecimal() or len(count.name) > 9:
+                raise self.error(count, "LIMIT takes a whole number", "as in LIMIT 10")
+            rows = int(count.name)
+        kept = None
+        if having is not None:
+            kept = self._having(having.this, names)
+            for _node in walk(kept):
+                pass  # raises where it passes a cap
+        return Finish(kept, tuple(orders), rows)
+
+    def _output(self, node: exp.Expr, names: tuple[str, ...]) -> str:
+        """Return the output or key that a node of HAVING or ORDER BY means: by name, or by the same aggregate again."""
+        if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) and not node.args.get("table"):
+            name = folded(node.this)
+            for known in names:
+                if known in {name, node.this.name}:
+                    return self._single(node, known)
+            line, column = self.source.where(node)
+            raise UnknownName("output", name, names, line=line, column=column)
+        if _is_aggregate(node):
+            _default, wanted = self.aggregate(node)
+            for name, aggregate in self.aggregates.items():
+                if aggregate == wanted:
+                    return self._single(node, name)
+            raise self.error(node, "this is not among the outputs, and asking for it would cost privacy",
+                             "add it to the select list")  # fmt: skip
+        raise self.error(node, "a key or an output is expected here", f"one of {', '.join(map(_word, names))}")
+
+    def _single(self, node: exp.Expr, name: str) -> str:
+        """Refuse outputs of several numbers here, before anything is paid for."""
+        aggregate = self.aggregates.get(name)
+        if isinstance(aggregate, ir.Histogram) or (isinstance(aggregate, ir.Model) and label_of(aggregate)):
+            raise self.error(node, f"{name!r} is several numbers a row", "sort and filter by an output of one number")
+        return name
+
+    def _having(self, node: exp.Expr, names: tuple[str, ...]) -> ir.Predicate:  # noqa: PLR0911 -- one a form
+        """Return a condition on outputs and keys. Recursion is bounded as in `predicate`."""
+        match node:
+            case exp.Paren():
+                return self._having(node.this, names)
+            case exp.Not():
+                return ir.Not(self._having(node.this, names))
+            case exp.And():
+                return ir.AllOf(tuple(self._having(part, names) for part in self.chain(node, exp.And)))
+            case exp.Or():
+                return ir.AnyOf(tuple(self._having(part, names) for part in self.chain(node, exp.Or)))
+            case exp.Between():
+                only(node, self.source, "this", "low", "high")
+                name = self._output(node.this, names)
+                low, high = (self._plain(name, node.args[end]) for end in ("low", "high"))
+                return ir.AllOf((ir.Comparison(name, ">=", low), ir.Comparison(name, "<=", high)))
+            case exp.In():
+                only(node, self.source, "this", "expressions")
+                name = self._output(node.this, names)
+                return ir.IsIn(name, tuple(self._plain(name, value) for value in node.expressions))
+        operator = COMPARISONS.get(type(node))
+        if operator is None:
+            raise self.error(node, "this is no condition on outputs", "as in HAVING COUNT(*) > 100")
+        only(node, self.source, "this", "expression")
+        if is_literal(node.this):
+            name = self._output(node.expression, names)
+            return ir.Comparison(name, FLIPPED[operator], self._plain(name, node.this))
+        name = self._output(node.this, names)
+        return ir.Comparison(name, operator, self._plain(name, node.expression))
+
+    def _plain(self, name: str, node: exp.Expr) -> ir.Scalar:
+        """Return the literal that an output or key is compared with."""
+        value = self.value(node) if is_literal(node) and not isinstance(node, exp.Null) else None
+        if not isinstance(value, ir.Constant):
+            raise self.error(node, "a literal is expected here", "compare an output with a number, a key with a text")
+        if isinstance(value.value, str) == (name in self.aggregates):
+            hint = "an output is a number" if name in self.aggregates else "write keys as texts in single quotes"
+            raise self.error(node, f"{name!r} cannot be compared with this", hint)
+        return value.value
 
     def _share(self, node: exp.Expr) -> float:
         if not isinstance(node, exp.Literal) or node.is_string or not 0 <= float(node.name) <= 1:
@@ -291,14 +379,16 @@ class _Reader:
             raise self.error(node, f"{function} takes two columns", f"as in {function}(y, x)")
         names = []
         for argument in arguments:
-            column = self.column(argument)
+            column = self.measured(argument)
             if not isinstance(column.kind, schema.Numeric):
                 raise self.error(
                     argument, f"column {column.name!r} is categorical: it has no {function}", "name numeric columns"
                 )
             names.append(column.name)
         with self.at(node):
-            return f"{FUNCTIONS[function]}_{names[0]}_{names[1]}", check_model(PAIRED[function](*names), self.dataset)
+            return f"{FUNCTIONS[function]}_{_word(names[0])}_{_word(names[1])}", check_model(
+                PAIRED[function](*names), self.dataset
+            )
 
     def _histogram(self, column: schema.Column, node: exp.Expr, bins: list[exp.Expr]) -> ir.Histogram:
         if not bins:
@@ -317,88 +407,3 @@ class _Reader:
             return ir.Histogram(
                 column.name, equal_width(column, int(digits or "0") if len(digits) < 9 else MAX_BINS + 1)
             )
-
-    def predicate(self, node: exp.Expr) -> ir.Predicate:
-        """Return a condition. Recursion is bounded by the dialect's nesting; chains of AND and OR take none."""
-        match node:
-            case exp.Paren():
-                _only(node, self.source, "this")
-                return self.predicate(node.this)
-            case exp.Not():
-                _only(node, self.source, "this")
-                return ir.Not(self.predicate(node.this))
-            case exp.And():
-                return ir.AllOf(tuple(self.predicate(part) for part in self._chain(node, exp.And)))
-            case exp.Or():
-                return ir.AnyOf(tuple(self.predicate(part) for part in self._chain(node, exp.Or)))
-            case exp.Between() | exp.In() | exp.Is():
-                return self._test(node)
-            case _:
-                return self._binary(node)
-
-    def _test(self, node: exp.Between | exp.In | exp.Is) -> ir.Predicate:
-        column = self.column(node.this)
-        match node:
-            case exp.Between():
-                _only(node, self.source, "this", "low", "high")
-                low, high = node.args["low"], node.args["high"]
-                return ir.AllOf((self._comparison(column, ">=", low), self._comparison(column, "<=", high)))
-            case exp.In():
-                _only(node, self.source, "this", "expressions")
-                if not node.expressions:
-                    raise self.error(node, "the list after IN is empty", "list at least one value")
-                return ir.IsIn(column.name, tuple(self.literal(column, value) for value in node.expressions))
-            case _:
-                _only(node, self.source, "this", "expression")
-                if not isinstance(node.expression, exp.Null):
-                    raise self.error(node, "IS takes NULL or NOT NULL", f"write {column.name} = ...")
-                return ir.IsNull(column.name)
-
-    def _chain(self, node: exp.Expr, junction: type[exp.Connector]) -> list[exp.Expr]:
-        """Return the operands of a chain, which the parser leans to the left, in the order they were written."""
-        parts = []
-        while isinstance(node, junction):
-            _only(node, self.source, "this", "expression")
-            parts.append(node.expression)
-            node = node.this
-        return [node, *reversed(parts)]
-
-    def _binary(self, node: exp.Expr) -> ir.Predicate:
-        operator = _COMPARISONS.get(type(node))
-        if operator is None:
-            raise self.error(node, "this is no condition", _CONDITION_HINT)
-        _only(node, self.source, "this", "expression")
-        left, right = node.this, node.expression
-        if isinstance(left, exp.Column) and isinstance(right, exp.Column):
-            column, word = self.column(left), right.name
-            text = isinstance(column.kind, schema.Categorical) and word != column.name
-            hint = f"write text in single quotes: '{word}'" if text else "compare it with a number or a text in quotes"
-            raise self.error(right, f"{column.name!r} can only be compared with a literal", hint)
-        if isinstance(left, exp.Column):
-            return self._comparison(self.column(left), operator, right)
-        if isinstance(right, exp.Column):
-            return self._comparison(self.column(right), _FLIPPED[operator], left)
-        raise self.error(node, "this compares no column", _CONDITION_HINT)
-
-    def _comparison(self, column: schema.Column, operator: ir.Operator, value: exp.Expr) -> ir.Predicate:
-        if isinstance(column.kind, schema.Categorical) and operator not in {"=", "!="}:
-            raise self.error(value, f"the categories of {column.name!r} have no order", "compare with =, != or IN")
-        return ir.Comparison(column.name, operator, self.literal(column, value))
-
-    def literal(self, column: schema.Column, node: exp.Expr) -> ir.Scalar:
-        """Return a literal that `column` may be compared with."""
-        sign, inner = 1, node
-        while isinstance(inner, exp.Neg):
-            sign, inner = -sign, inner.this
-        if isinstance(inner, exp.Null):
-            raise self.error(node, "nothing equals NULL", f"write {column.name} IS NULL or IS NOT NULL")
-        if not isinstance(inner, exp.Literal) or (inner.is_string and inner is not node):
-            raise self.error(node, "a literal is expected here", "compare a column with a number or a text in quotes")
-        if inner.is_string:
-            value: ir.Scalar = inner.name
-        elif isinstance(column.kind, schema.Categorical) and sign > 0 and inner.name in column.kind.keys:
-            value = inner.name  # exactly what was written, such as 01, before what it equals
-        else:
-            value = sign * float(inner.name)
-        with self.at(node):
-            return literal(column, value)

@@ -115,12 +115,13 @@ CONDITIONS = """
     age > ALL (1, 2)
     (SELECT 1) = 1
     age = (SELECT MAX(age) FROM patients)
-    age + 0 = 1
+    age + sex = 1
     -age = 1
-    ABS(age) = 1
+    LOG(age) = 1
     age::INT = 1
     CAST(age AS INT) = 1
-    CASE WHEN age > 1 THEN 1 ELSE 0 END = 1
+    CASE WHEN age > 1 THEN 1 ELSE 'x' END = 1
+    CASE age WHEN 1 THEN 1 END = 1
     age = 1 COLLATE nocase
     sex || 'x' = 'fx'
     sex LIKE 'f%'
@@ -193,9 +194,9 @@ SELECTED = """
     AVG(age) + 1
     -AVG(age)
     AVG(AVG(age))
-    AVG(CASE WHEN sex = 'f' THEN 1 ELSE 0 END)
-    SUM(age = 41)
-    SUM(age > 41 AND sex = 'f')
+    AVG(CASE WHEN sex = 'f' THEN sex END)
+    SUM(age = sex)
+    SUM(COUNT(*))
     FIRST(age)
     LIST(age)
     STRING_AGG(sex, ',')
