@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from protos.v1 import secagg_pb2 as pb
 from queries.errors import ProtocolViolation, QuorumError
-from trust.secagg import AgentRound, AgentState, RoundParameters, messages, parse_parameters
+from trust.secagg import AgentRound, AgentState, RoundParameters, field, messages, parse_parameters
 from trust.secagg.refusals import (
     BadConfirmations,
     BadRoster,
@@ -85,6 +86,17 @@ def test_unsafe_parameters_are_refused(consortium: Consortium, changes: dict[str
     with pytest.raises(UnacceptableRound, match=match) as caught:
         consortium.agent("b", announce(consortium, **changes))
     assert caught.value.party == "coordinator"
+
+
+def test_a_threshold_of_one_gets_no_share_of_anything(consortium: Consortium) -> None:
+    """Flower's clients took it. Then each share is the secret, and any one helper, or colluder, opens everybody."""
+    secret = field.random_element(secrets.token_bytes)
+    assert field.split(secret, 1, len(EVERYONE), secrets.token_bytes) == [secret] * len(EVERYONE)
+    shares = []
+    for name in EVERYONE:
+        with pytest.raises(UnacceptableRound, match="threshold 1 is unsafe"):
+            shares.append(consortium.agent(name, announce(consortium, threshold=1)).join())
+    assert shares == []
 
 
 def test_a_round_that_this_institution_is_not_invited_to_is_refused(consortium: Consortium) -> None:

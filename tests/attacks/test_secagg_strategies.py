@@ -1,7 +1,9 @@
 """Every strategy of a coordinator at small n, with real agents: lists, orders, duplicates, silence, colluding signers.
 
 An agent's answer depends on what it is shown and on nothing else, so the agents' answers to every list and every set of
-confirmations are taken once, from the real state machines; then all combinations are enumerated over that table.
+confirmations are taken once, from the real state machines; then all combinations are enumerated over that table. That
+what was shown before changes no answer into another, but only into a refusal, is enumerated too: every order of
+messages, duplicates among them.
 """
 
 from __future__ import annotations
@@ -115,3 +117,65 @@ def test_confirmations_of_one_list_never_free_the_shares_of_another(n: int, thre
     for one, other in itertools.permutations(lists, 2):
         confirms = answers[other] | {name: game.colluders_confirm(other, name) for name in game.colluders}
         assert not game.reveals("a", one, list(confirms.values()))
+
+
+Shown = tuple[str, Names]
+"""A message to one agent: its kind, and the survivor list that it is about."""
+
+
+def everything_that_can_be_shown(game: Game) -> dict[Shown, bytes]:
+    """After the upload: each list, all signatures under each list, the same with one of them twice, the roster again.
+
+    Signatures are everybody's under every list, honest members' too, which is more than any coordinator can have: what
+    is refused with all of them is refused with some.
+    """
+    shown: dict[Shown, bytes] = {("roster", ()): game.rehearsal.rosters["a"]}
+    threshold = game.rehearsal.parameters.threshold
+    for who in (game.everyone[: threshold - 1], *(who for who in subsets(game.everyone) if len(who) >= threshold)):
+        signed = [game.colluders_confirm(who, name) for name in game.everyone]
+        shown["survivors", who] = game.survivors(who)
+        shown["confirmations", who] = messages.encode_confirmations(signed)
+        shown["doubled confirmations", who] = messages.encode_confirmations([*signed[:-1], signed[-2]])
+    return shown
+
+
+def show(agent: AgentRound, kind: str, message: bytes) -> bytes | None:
+    """The agent's answer, or None where it refuses."""
+    calls = {"roster": agent.on_roster, "survivors": agent.on_survivors}
+    try:
+        return calls.get(kind, agent.on_confirmations)(message)
+    except RoundError:
+        return None
+
+
+@pytest.mark.parametrize(("n", "threshold", "colluders"), [(3, 3, 1), (4, 3, 1), (5, 4, 1)])
+def test_no_order_of_messages_gets_a_second_list_or_a_second_answer(n: int, threshold: int, colluders: int) -> None:
+    """All sequences of three: an agent has two answers left after its upload, so a third message would be one more."""
+    game = Game(n, threshold, colluders)
+    held = dict(game.rehearsal.agents["a"]._held)
+    shown = everything_that_can_be_shown(game)
+    freed: set[tuple[Shown, ...]] = set()
+    for sequence in itertools.product(shown, repeat=3):
+        agent = copy.copy(game.rehearsal.agents["a"])
+        confirmed: list[Names] = []
+        revealed: list[tuple[messages.Opening, ...]] = []
+        for kind, who in sequence:
+            answer = show(agent, kind, shown[kind, who])
+            if answer is None:
+                continue
+            if kind == "survivors":
+                confirmed.append(who)
+            else:
+                assert kind == "confirmations"
+                assert confirmed == [who], "shares were revealed for another list than the one confirmed"
+                revealed.append(messages.parse_reveal(answer, "a", n))
+        assert len(confirmed) <= 1
+        assert len(revealed) <= 1
+        assert all(len(who) >= threshold for who in confirmed)
+        for openings in revealed:
+            freed.add(sequence[:2])
+            (who,) = confirmed
+            kinds = [held[dealer].of_seed if dealer in who else held[dealer].of_key for dealer in game.everyone]
+            assert openings == tuple(kinds)
+    enough = [who for who in subsets(game.everyone) if len(who) >= threshold]
+    assert freed == {(("survivors", who), ("confirmations", who)) for who in enough}
