@@ -204,6 +204,42 @@ def anomalies(
 
 
 @app.command()
+def reconcile(
+    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A copy of an agent's journal.sqlite.")],
+    *,
+    database: Database = None,
+    export: Export = None,
+    governance_key: GovernanceKey = "",
+    profile: ProfileOption = None,
+    json: Json = False,
+) -> None:
+    """Hold the log against an institution's own; name every decision that only one of them has. Exit 6 if any."""
+    from analytics_client.audit import read_journal, requests
+    from analytics_client.audit import reconcile as compare
+
+    own = read_journal(journal)
+    history, checked = verified(database, export, governance_key, profile)
+    checked.require()
+    institution = own[0].decision.institution if own else ""
+    found = compare(own, requests(history.entries), checked.identity_keys.get(institution, ()))
+    if json:
+        print_json(
+            {
+                "institution": found.institution,
+                "agree": found.ok,
+                "decisions": found.decisions,
+                "logged": found.logged,
+                "problems": list(found.problems),
+                "missing": [{"number": o.number, "request_id": o.decision.request_id} for o in found.missing],
+                "foreign": [d.seq for d in found.foreign],
+            }
+        )
+    else:
+        typer.echo("\n".join(found.lines()))
+    found.require()
+
+
+@app.command()
 def report(
     file: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.")],
     *,

@@ -43,7 +43,7 @@ from queries.policy import Decision, Policy, decide
 from queries.schema import Dataset
 from queries.training.plan import JobPlan
 from trust.identity.membership import MembershipDocument
-from trust.identity.requests import VerifiedRequest, verify_request
+from trust.identity.requests import SKEW, VerifiedRequest, verify_request
 from trust.lanes import lanes_of
 from trust.question import AnyPlan, facts_of, plan_of, shape_of
 from trust.release import request_envelope_hash
@@ -308,6 +308,8 @@ class Responder:
             != (verified.analyst, verified.purpose, verified.dataset, verified.rho_nano)
         ):
             raise LogError("the log records another request than the one that was announced")
+        if not verified.issued_at - SKEW <= entry.at_ms / 1000 <= time.time() + SKEW:
+            raise LogError("the log gives this request a time at which it was not made")
 
     def _plan(self, verified: VerifiedRequest) -> tuple[Served, AnyPlan]:
         served = self._served.get(verified.dataset)

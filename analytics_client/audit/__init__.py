@@ -5,6 +5,7 @@
     database  the same for a copy of an SQLite store, or of an SQLite export
     export    JSON lines, SQLite (opens in Datasette), CSV; `fhir` for hospitals' audit repositories
     reader    the coordinator's Audit service
+    reconcile the log held against an institution's own journal
     asked     entries put together into requests; from them `spending`, `anomalies` and the `page` for signature
 
 Needs no coordinator: everything but `reader` works on files. Must not know: how the coordinator stores anything, beyond
@@ -24,6 +25,7 @@ from analytics_client.audit.export import (
 )
 from analytics_client.audit.history import Entry, History
 from analytics_client.audit.reader import AuditReader, Heads, Proof
+from analytics_client.audit.reconcile import Reconciliation, read_journal, reconcile
 from analytics_client.audit.spending import Spending, spending
 from analytics_client.audit.verify import Report, verify
 from trust.tlog.stored import Finding
@@ -37,13 +39,16 @@ __all__ = [
     "Heads",
     "History",
     "Proof",
+    "Reconciliation",
     "Report",
     "Spending",
     "Thresholds",
     "anomalies",
     "read_database",
+    "read_journal",
     "read_json_lines",
     "readable",
+    "reconcile",
     "requests",
     "spending",
     "verify",

@@ -8,6 +8,8 @@
     budget        an institution that signed that a budget is nearly used, or that denied for want of one
     cosigning     an institution of the membership that no longer cosigns the log's heads
     omitted       a decision that an institution numbered and the log does not have: late, lost on the way, or left out
+    back-dated    an entry that claims to be older than a head without it that a witness had cosigned
+    split view    a decision under a head that is not among the log's own
 
 Sources: I. Dinur and K. Nissim (PODS 2003) on differencing; the rest is what auditors of clinical systems look for.
 Pure: works on requests that `asked` put together, and on a report of `verify`.
@@ -19,14 +21,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from analytics_client.audit.asked import Asked
 from analytics_client.audit.verify import Report
 from trust.tlog.entries import moment
 
-Kind = Literal["differencing", "repeated", "burst", "reworded", "budget", "cosigning", "omitted"]
-KINDS: tuple[Kind, ...] = ("differencing", "repeated", "burst", "reworded", "budget", "cosigning", "omitted")
+Kind = Literal[
+    "differencing", "repeated", "burst", "reworded", "budget", "cosigning", "omitted", "back-dated", "split view"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 BUDGET_RULE = "budget"
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -84,6 +88,8 @@ def anomalies(
         *_budgets_ended(asked),
         *_omitted(asked),
         *(_silent(report, limits) if report is not None else ()),
+        *(_back_dated(report) if report is not None else ()),
+        *(_split_views(report) if report is not None else ()),
     ]
     return sorted(found, key=lambda a: (a.at_ms, KINDS.index(a.kind), a.seqs))
 
@@ -226,6 +232,21 @@ def _silent(report: Report, limits: Thresholds) -> Iterable[Anomaly]:
                 else f"{name} never cosigned a head"
             )
             yield Anomaly("cosigning", report.until_ms, "", "", text, (max(size - 1, 0),))
+
+
+def _back_dated(report: Report) -> Iterable[Anomaly]:
+    told: set[int] = set()
+    for seq, witness, at_ms in report.back_dated:
+        if seq not in told:
+            told.add(seq)
+            text = f"{witness} cosigned a head without this entry at {moment(at_ms)[:16]}, later than it claims"
+            yield Anomaly("back-dated", at_ms, "", "", text, (seq,))
+
+
+def _split_views(report: Report) -> Iterable[Anomaly]:
+    for seq, institution, size, at_ms in report.strange_heads:
+        text = f"{institution} was shown a head of {size} entries that is not among this log's"
+        yield Anomaly("split view", at_ms, "", "", text, (seq,))
 
 
 def _grouped(asked: Iterable[Asked], key: Callable[[Asked], tuple[str, ...]]) -> Iterable[list[Asked]]:

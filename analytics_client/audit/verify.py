@@ -17,12 +17,17 @@ from analytics_client.audit.history import Keys
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import CohortiumError, LogError
 from trust.identity import keys as identity_keys
+from trust.identity.requests import SKEW
 from trust.tlog import checkpoint, notes
+from trust.tlog.cosignature import timestamp
 from trust.tlog.entries import NO_ENTRY, moment
 from trust.tlog.merkle import EMPTY_ROOT
 from trust.tlog.recount import Recount, blocks
 from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
 from trust.transcript import frame
+
+SKEW_MS = SKEW * 1000
+"""By how much clocks may differ."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,13 @@ class Report:
     statements: int
     """Decisions that carry the institution's own valid signature."""
     findings: tuple[Finding, ...]
+    identity_keys: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """Institution -> the raw identity keys that memberships gave it, newest first."""
+    back_dated: tuple[tuple[int, str, int], ...] = ()
+    """(entry, witness, unix milliseconds): the witness signed at that time that the log ended before this entry, which
+    claims to be older by more than clocks may differ."""
+    strange_heads: tuple[tuple[int, str, int, int], ...] = ()
+    """(entry, institution, size, unix milliseconds) of decisions under a head that is not among those given here."""
     consortium: str = ""
     """By the newest membership that verifies."""
     silent_since: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -128,6 +140,11 @@ class _Run:
     cosigned: dict[str, int] = field(default_factory=dict)
     times: dict[int, int] = field(default_factory=dict)
     """Size -> when the log had it, for the sizes that heads claim."""
+    next_ms: dict[int, int] = field(default_factory=dict)
+    """Size -> the time that the entry after it claims, for the same sizes."""
+    last_ms: int = 0
+    back_dated: list[tuple[int, str, int]] = field(default_factory=list)
+    strange_heads: list[tuple[int, str, int, int]] = field(default_factory=list)
     published_ms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -194,9 +211,12 @@ class _Run:
                 self._inspect_event(kind, seq, entry)
             if size in claimed:
                 self.times[size] = latest
+            if size - 1 in claimed:
+                self.next_ms[size - 1] = at_ms
         self.until_ms = latest
 
     def _inspect_event(self, kind: str, seq: int, entry: log_pb2.LogEntry) -> None:
+        self.last_ms = entry.at_ms
         if kind == "membership_published":
             self._inspect_membership(seq, entry.membership_published)
             self.published_ms.setdefault(entry.membership_published.epoch, entry.at_ms)
@@ -231,6 +251,8 @@ class _Run:
             self.find(f"records another decision than {event.institution} signed", seq)
             return
         root = self.roots.get(decision.log_size)
+        if decision.log_size and root is None and len(self.strange_heads) < MAX_FINDINGS:
+            self.strange_heads.append((seq, event.institution, decision.log_size, self.last_ms))
         if decision.log_size and root is not None and root != decision.log_root:
             self.find(f"{event.institution} decided under another log: it was shown another head of that size", seq)
         self._inspect_signature(
@@ -345,6 +367,8 @@ class _Run:
             except LogError as error:
                 self.find(f"at the head of size {size}: {error.message}")
                 continue
+            if (after := self.next_ms.get(size)) and timestamp(line.signature) * 1000 - SKEW_MS > after:
+                self.back_dated.append((size, line.name, timestamp(line.signature) * 1000))
             vouched = True
             self.cosigned[line.name] = max(size, self.cosigned.get(line.name, 0))
         return vouched
@@ -365,6 +389,11 @@ class _Run:
             witnesses=self.cosigned,
             statements=self.statements,
             findings=tuple(self.findings),
+            identity_keys={
+                name: tuple(self.keys.identity_keys(name)) for name in {i.id for d in documents for i in d.institutions}
+            },
+            back_dated=tuple(self.back_dated),
+            strange_heads=tuple(self.strange_heads),
             consortium=documents[-1].consortium if documents else "",
             silent_since=self._silent_since(),
         )

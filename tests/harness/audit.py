@@ -44,7 +44,13 @@ class World:
         self.log = AuditLog(self.store, notes.Signer(ORIGIN, self.log_key), ORIGIN)
         self.documents: list[membership.MembershipDocument] = []
         self.witnesses = {
-            name: Witness(name=name, key=key, origin=ORIGIN, log_key=keys.public_bytes(self.log_key))
+            name: Witness(
+                name=name,
+                key=key,
+                origin=ORIGIN,
+                log_key=keys.public_bytes(self.log_key),
+                clock=lambda: self.now_ms / 1000,
+            )
             for name, key in self.identities.items()
         }
 

@@ -16,7 +16,7 @@ from analytics_client.cli import app
 BIN = Path(sys.executable).parent
 HEAVY = ("grpc", "pandas", "sqlglot", "cryptography", "numpy", "duckdb", "sqlalchemy", "rich.table")
 
-AUDIT = ("log", "show", "verify", "export", "who-asked", "budget", "anomalies", "report")
+AUDIT = ("log", "show", "verify", "export", "who-asked", "budget", "anomalies", "reconcile", "report")
 
 
 def test_the_package_exports_what_an_analyst_needs() -> None:
