@@ -140,6 +140,20 @@ def run(folder: Folder) -> None:
 
 
 @app.command()
+def witness(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an auditor, made by cohortium enrol.")],
+    once: Annotated[bool, typer.Option("--once", help="Cosign the log as it is now, and stop.")] = False,
+) -> None:
+    """Watch the audit log for a body without data, such as an ethics board: cosign each head that continues the last.
+
+    Refuses a log that was rewound, forked or rewritten, and exits with status 6 then.
+    """
+    from analytics_client.agent.watch import watch
+
+    watch(folder, once=once, say=typer.echo)
+
+
+@app.command()
 def ledger(
     folder: Folder,
     acknowledge_loss: Annotated[

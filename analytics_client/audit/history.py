@@ -73,11 +73,13 @@ class Keys:
         return [Verifier(d.log_origin, d.log_key) for d in documents if d is not None]
 
     def witnesses(self) -> dict[tuple[str, bytes], CosignatureVerifier]:
-        """Return every institution of every epoch as a witness, by key name and key ID."""
+        """Return every institution and auditor of every epoch as a witness, by key name and key ID."""
         found = {}
         for document in self.documents:
-            for institution in document.institutions:
-                verifier = CosignatureVerifier(institution.id, institution.identity_key)
+            known = [(institution.id, institution.identity_key) for institution in document.institutions]
+            known += [(person.id, person.identity_key) for person in document.people if "auditor" in person.roles]
+            for name, key in known:
+                verifier = CosignatureVerifier(name, key)
                 found[verifier.name, verifier.key_id] = verifier
         return found
 

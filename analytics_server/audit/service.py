@@ -18,22 +18,25 @@ from analytics_server.audit.log import AuditLog
 from analytics_server.store import LogRow, Store
 from protos.v1 import audit_pb2, audit_pb2_grpc, envelope_pb2, log_pb2
 from queries.errors import LogError
+from trust.identity import membership
 from trust.rpc.server import Gate, peer, serves
 
 READERS = ("auditor", "steward", "operator")
 PAGE_ENTRIES = 500
 PAGE_BYTES = 1 << 20
 MAX_FILTER = 200
+LONGEST_WAIT_S = 60
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Filters: TypeAlias = dict[str, str | int]
 
 
 class AuditServicer(audit_pb2_grpc.AuditServicer):
-    """The Audit service over the store; `gate` says who may come in at all."""
+    """The Audit service over the store; `gate` says who may come in at all, governance's raw key who witnesses are."""
 
-    def __init__(self, *, store: Store, log: AuditLog, gate: Gate) -> None:
+    def __init__(self, *, store: Store, log: AuditLog, gate: Gate, governance_key: bytes) -> None:
         self.gate = gate
+        self._governance_key = governance_key
         self._store = store
         self._log = log
 
@@ -78,6 +81,26 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
     ) -> audit_pb2.HeadsResponse:
         """Give the newest head, the newest cosigned head, and every membership."""
         return await asyncio.to_thread(self._heads)
+
+    @serves("auditor")
+    async def Witness(  # noqa: N802 - named by the service definition
+        self, request: audit_pb2.WitnessRequest, context: Context
+    ) -> audit_pb2.WitnessResponse:
+        """Keep an auditor's cosignature of the head it saw last, and give the next one with its consistency proof."""
+        grown = asyncio.Event()
+        unsubscribe = self._wake(grown)
+        try:
+            if request.cosignature:
+                await asyncio.to_thread(self._keep, peer(context).id, request.size, request.cosignature)
+            if await asyncio.to_thread(self._size) == request.size:
+                try:
+                    async with asyncio.timeout(min(request.wait_s, LONGEST_WAIT_S)):
+                        await grown.wait()
+                except TimeoutError:
+                    pass  # the head as it is
+            return await asyncio.to_thread(self._next_head, request.size)
+        finally:
+            unsubscribe()
 
     @serves(*READERS)
     async def Checkpoints(  # noqa: N802 - named by the service definition
@@ -131,6 +154,26 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
                 checkpoint=self._log.cosigned(uow, head),
                 inclusion=uow.inclusion(request.seq, head.size),
                 consistency=uow.consistency(request.old_size, head.size) if request.old_size else (),
+            )
+
+    def _keep(self, witness: str, size: int, line: str) -> None:
+        """Keep a cosignature that verifies under the key that the newest membership gives this person."""
+        with self._store.begin() as uow:
+            envelope = uow.latest_membership()
+            if envelope is None:
+                raise LogError("there is no membership yet", hint="wait for it")
+            document = membership.verify(envelope, self._governance_key)
+            self._log.add_cosignature(uow, size, witness, document.person(witness).identity_key, line)
+
+    def _next_head(self, size: int) -> audit_pb2.WitnessResponse:
+        with self._store.read() as uow:
+            head = uow.latest_checkpoint()
+            if head is None:
+                raise LogError("the log is empty", hint="wait for its first entry")
+            if head.size < size:
+                raise LogError(f"the log has {head.size} entries, you have seen {size}", hint="tell the institutions")
+            return audit_pb2.WitnessResponse(
+                checkpoint=head.note, consistency=uow.consistency(size, head.size) if 0 < size < head.size else ()
             )
 
     def _heads(self) -> audit_pb2.HeadsResponse:

@@ -90,7 +90,13 @@ class Coordinator:
         )
         agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, members)
         audit_pb2_grpc.add_AuditServicer_to_server(
-            AuditServicer(store=self._store, log=self._log, gate=self._directory.gate), members
+            AuditServicer(
+                store=self._store,
+                log=self._log,
+                gate=self._directory.gate,
+                governance_key=self._directory.governance_key,
+            ),
+            members,
         )
         enrolment_pb2_grpc.add_EnrolmentServicer_to_server(
             EnrolmentServicer(self._config, self._store, self._log), newcomers

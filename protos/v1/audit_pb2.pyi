@@ -83,6 +83,24 @@ class HeadsResponse(_message.Message):
     cosigned: bytes
     def __init__(self, checkpoint: _Optional[bytes] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., memberships: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
 
+class WitnessRequest(_message.Message):
+    __slots__ = ("size", "cosignature", "wait_s")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    cosignature: str
+    wait_s: int
+    def __init__(self, size: _Optional[int] = ..., cosignature: _Optional[str] = ..., wait_s: _Optional[int] = ...) -> None: ...
+
+class WitnessResponse(_message.Message):
+    __slots__ = ("checkpoint", "consistency")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: bytes
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, checkpoint: _Optional[bytes] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class CheckpointsRequest(_message.Message):
     __slots__ = ("first_size",)
     FIRST_SIZE_FIELD_NUMBER: _ClassVar[int]

@@ -49,6 +49,11 @@ class AuditStub:
                 request_serializer=protos_dot_v1_dot_audit__pb2.HeadsRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_audit__pb2.HeadsResponse.FromString,
                 _registered_method=True)
+        self.Witness = channel.unary_unary(
+                '/cohortium.v1.Audit/Witness',
+                request_serializer=protos_dot_v1_dot_audit__pb2.WitnessRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_audit__pb2.WitnessResponse.FromString,
+                _registered_method=True)
         self.Checkpoints = channel.unary_stream(
                 '/cohortium.v1.Audit/Checkpoints',
                 request_serializer=protos_dot_v1_dot_audit__pb2.CheckpointsRequest.SerializeToString,
@@ -77,6 +82,13 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Witness(self, request, context):
+        """for a witness that holds no data
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Checkpoints(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,6 +112,11 @@ def add_AuditServicer_to_server(servicer, server):
                     servicer.Heads,
                     request_deserializer=protos_dot_v1_dot_audit__pb2.HeadsRequest.FromString,
                     response_serializer=protos_dot_v1_dot_audit__pb2.HeadsResponse.SerializeToString,
+            ),
+            'Witness': grpc.unary_unary_rpc_method_handler(
+                    servicer.Witness,
+                    request_deserializer=protos_dot_v1_dot_audit__pb2.WitnessRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_audit__pb2.WitnessResponse.SerializeToString,
             ),
             'Checkpoints': grpc.unary_stream_rpc_method_handler(
                     servicer.Checkpoints,
@@ -188,6 +205,33 @@ class Audit:
             '/cohortium.v1.Audit/Heads',
             protos_dot_v1_dot_audit__pb2.HeadsRequest.SerializeToString,
             protos_dot_v1_dot_audit__pb2.HeadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Witness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Audit/Witness',
+            protos_dot_v1_dot_audit__pb2.WitnessRequest.SerializeToString,
+            protos_dot_v1_dot_audit__pb2.WitnessResponse.FromString,
             options,
             channel_credentials,
             insecure,

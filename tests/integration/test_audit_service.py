@@ -56,7 +56,9 @@ class Coordinator:
     async def _start(self) -> int:
         self._server = server.new_server()
         gate = server.Gate(CONSORTIUM, lambda peer: peer.id in self.revoked)
-        servicer = AuditServicer(store=self.world.store, log=self.world.log, gate=gate)
+        servicer = AuditServicer(
+            store=self.world.store, log=self.world.log, gate=gate, governance_key=self.world.governance_key
+        )
         audit_pb2_grpc.add_AuditServicer_to_server(servicer, self._server)
         key, chain = self._leaf("coordinator", "coordinator")
         credentials = server.mutual_credentials(key, chain, x509.to_pem(self._root))
