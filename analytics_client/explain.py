@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -35,6 +35,14 @@ class Explanation:
     threshold: int
     colluders: int
     widths: tuple[ExpectedWidth, ...]
+    left: Mapping[str, int] = field(default_factory=dict)
+    """Rho, in units of 1e-9, that the analyst could still spend at institutions, by what the log says; it may lag."""
+
+    @property
+    def refusals_expected(self) -> tuple[str, ...]:
+        """Institutions whose budget, by what the log says, no longer covers this."""
+        asked = round(self.cost.rho * NANO)
+        return tuple(i for i in self.institutions if self.left.get(i, asked) < asked)
 
     @property
     def dataset(self) -> str:
@@ -112,6 +120,13 @@ class Explanation:
             assumed = f", for a group of {width.assumed_rows:,} rows" if width.assumed_rows else ""
             yield f"expect {width.name}", f"± {width.half_width:.3g} (95%){assumed}"
         yield "costs", str(self.cost)
+        known = [self.left[i] for i in self.institutions if i in self.left]
+        if self.refusals_expected:
+            who = ", ".join(self.refusals_expected)
+            yield "budget", f"by what the log says, no longer covers this at: {who}; their own ledgers decide"
+        elif known:
+            epsilon = rho_to_epsilon(min(known) / NANO, self.plan.dataset.delta)
+            yield "budget", f"covers this; the log says that one query of epsilon {epsilon:.3g} would fit everywhere"
         yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
         yield "needs", f"{self.threshold} of them to the end" + (f"; {spare} may vanish" if spare else "")
 
@@ -137,6 +152,10 @@ class Explanation:
                 {"output": w.name, "half_width": w.half_width, "assumed_rows": w.assumed_rows} for w in self.widths
             ],
             "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "budget": {
+                "left_rho": {i: nano / NANO for i, nano in sorted(self.left.items())},
+                "refusals_expected": list(self.refusals_expected),
+            },
             "institutions": list(self.institutions),
             "threshold": self.threshold,
             "colluders": self.colluders,
@@ -155,7 +174,14 @@ class Explanation:
         return sqrt(variance) / 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
 
 
-def explain(plan: Plan, rho_nano: int, *, institutions: tuple[str, ...], colluders: int) -> Explanation:
+def explain(
+    plan: Plan,
+    rho_nano: int,
+    *,
+    institutions: tuple[str, ...],
+    colluders: int,
+    left: Mapping[str, int] | None = None,
+) -> Explanation:
     """Return the explanation of a plan at a cost if these institutions are asked.
 
     Raise QuorumError where they are too few for any round, QueryError where cost or cohort is impossible.
@@ -175,6 +201,7 @@ def explain(plan: Plan, rho_nano: int, *, institutions: tuple[str, ...], collude
         threshold=threshold,
         colluders=colluders,
         widths=expected_widths(plan, noise, len(institutions)),
+        left=left or {},
     )
 
 

@@ -171,7 +171,17 @@ class Session:
             _rho_nano(epsilon, rho, plan.dataset.delta),
             institutions=listing.serving,
             colluders=overview.membership.colluders,
+            left=self._left(plan.dataset.name),
         )
+
+    def _left(self, dataset: str) -> dict[str, int]:
+        """Return what this analyst could still spend at institutions, by what the log says; nothing for others."""
+        if self.profile.role != "analyst":
+            return {}
+        with translated(self.profile.address):
+            request = analyst_pb2.LeftRequest(dataset=dataset)
+            response = self._stub.Left(request, timeout=channels.CALL_DEADLINE_S)
+        return {item.institution: item.rho_nano for item in response.left}
 
     def dry_run(
         self,

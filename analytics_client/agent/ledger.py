@@ -78,12 +78,15 @@ class Budgets:
 class Reservation:
     """What the analyst had spent or reserved of the dataset before and after a reservation, as rho in units of 1e-9.
 
-    `used` is the part, 0 to 1, of the tighter of the two budgets that is spent or reserved after it.
+    `used` is the part, 0 to 1, of the tighter of the two budgets that is spent or reserved after it; `left` what the
+    analyst and `left_all` what all analysts together could still spend on statistics.
     """
 
     rho_nano_before: int
     rho_nano_after: int
     used: float = field(default=0.0, compare=False)
+    left: int = field(default=0, compare=False)
+    left_all: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +262,10 @@ class Ledger:
                 _set_state(connection, request_id, "reserved")
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
             connection.execute(file.ADD_ROUND, {"id": round_id, "request": request_id, "state": "reserved"})
-            used = max(
-                budgets.total.used(_spent(connection, dataset, TOTAL).curve),
-                budgets.analyst.used(_spent(connection, dataset, analyst).curve),
-            )
-        return Reservation(before, before + cost.rho_nano, used)
+            mine, whole = _spent(connection, dataset, analyst).curve, _spent(connection, dataset, TOTAL).curve
+            used = max(budgets.total.used(whole), budgets.analyst.used(mine))
+            left = budgets.analyst.left(mine), budgets.total.left(whole)
+        return Reservation(before, before + cost.rho_nano, used, *left)
 
     def upload(self, request_id: bytes, round_id: bytes) -> None:
         """Make the charge final. Call before the first chunk of the masked vector leaves.

@@ -286,6 +286,7 @@ class Responder:
         )
         decision.allowed, decision.rule = True, allowed.rule
         decision.rho_nano_before, decision.rho_nano_after = reservation.rho_nano_before, reservation.rho_nano_after
+        decision.rho_nano_left, decision.rho_nano_left_all = reservation.left, reservation.left_all
         decision.budget_permille = ceil(reservation.used * 1000)
         salt = row_salt(self._salt, verified, plan)
         vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)

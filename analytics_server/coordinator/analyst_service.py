@@ -9,6 +9,7 @@ import grpc
 
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.mirror import Mirror
 from analytics_server.coordinator.requests import RequestDesk
 from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
 from trust.rpc.server import peer as peer_of
@@ -24,11 +25,12 @@ Context = grpc.aio.ServicerContext[object, object]
 class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
     """Overview, Submit and Result."""
 
-    def __init__(self, *, directory: Directory, hub: Hub, desk: RequestDesk) -> None:
+    def __init__(self, *, directory: Directory, hub: Hub, desk: RequestDesk, mirror: Mirror) -> None:
         self.gate = directory.gate
         self._directory = directory
         self._hub = hub
         self._desk = desk
+        self._mirror = mirror
 
     @serves("analyst", "auditor", "steward", "operator")
     async def Overview(  # noqa: N802 - named by the service definition
@@ -82,6 +84,18 @@ class AnalystServicer(analyst_pb2_grpc.AnalystServicer):
         for progress in await self._desk.jobs.rounds(request.request_id, peer_of(context)):
             for message in _in_pieces(progress):
                 yield message
+
+    @serves("analyst")
+    async def Left(  # noqa: N802 - named by the service definition
+        self, request: analyst_pb2.LeftRequest, context: Context
+    ) -> analyst_pb2.LeftResponse:
+        """Tell what the caller could still spend of a dataset, by what the log says."""
+        peer = peer_of(context)
+        self._directory.require_member(peer)
+        left = await self._mirror.left(self._directory.dataset(request.dataset).dataset.name, peer.id)
+        return analyst_pb2.LeftResponse(
+            left=[analyst_pb2.BudgetLeft(institution=i, rho_nano=rho_nano) for i, rho_nano in sorted(left.items())]
+        )
 
     @serves("analyst", "steward")
     async def Stop(  # noqa: N802 - named by the service definition

@@ -22,6 +22,7 @@ from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.enrolment import EnrolmentServicer
 from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.mirror import Mirror
 from analytics_server.coordinator.requests import RequestDesk
 from analytics_server.coordinator.rounds import Deadlines
 from analytics_server.coordinator.statements import Statements
@@ -86,7 +87,8 @@ class Coordinator:
     async def _listen(self, members: grpc.aio.Server, newcomers: grpc.aio.Server) -> tuple[str, str]:
         tls = self._config.tls()
         analyst_pb2_grpc.add_AnalystServicer_to_server(
-            AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk), members
+            AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk, mirror=Mirror(self._database)),
+            members,
         )
         agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, members)
         audit_pb2_grpc.add_AuditServicer_to_server(

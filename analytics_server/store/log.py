@@ -118,6 +118,19 @@ class Log:
             statement = statement.where(_condition(name, value))
         return [LogRow(row.seq, row.leaf) for row in self._connection.execute(statement)]
 
+    def newest_allowances(self, dataset: str, analyst: str | None = None) -> list[LogRow]:
+        """Return every institution's newest decision that allowed a request on a dataset, of this analyst or of any."""
+        index, entry = t.audit_index.c, t.audit_entry.c
+        newest = select(func.max(index.seq)).where(
+            index.kind == "decided", index.outcome == "allowed", index.dataset == dataset, index.institution != ""
+        )
+        if analyst is not None:
+            newest = newest.where(index.analyst == analyst)
+        rows = self._connection.execute(
+            select(entry.seq, entry.leaf).where(entry.seq.in_(newest.group_by(index.institution))).order_by(entry.seq)
+        )
+        return [LogRow(row.seq, row.leaf) for row in rows]
+
     def rebuild_index(self) -> int:
         """Make the search table again from the leaves; return how many there are."""
         self._connection.execute(delete(t.audit_index))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.v1 import envelope_pb2 as protos_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/v1/analyst.proto\x12\x0c\x63ohortium.v1\x1a\x18protos/v1/envelope.proto\"\x11\n\x0fOverviewRequest\"z\n\x10OverviewResponse\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12.\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x1c.cohortium.v1.DatasetListing\x12\n\n\x02\x61t\x18\x03 \x01(\x03\"J\n\x0e\x44\x61tasetListing\x12\'\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12\x0f\n\x07serving\x18\x02 \x03(\t\"G\n\rSubmitRequest\x12\'\n\x07request\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12\r\n\x05steps\x18\x02 \x01(\x08\"#\n\rResultRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"\r\n\x0bJobsRequest\"5\n\x0cJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.cohortium.v1.JobStatus\"\x8f\x01\n\tJobStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\'\n\x07request\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.Failure\"#\n\rRoundsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"\x0e\n\x0cStopResponse\"\xfa\x01\n\x08Progress\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x14\n\x0cinstitutions\x18\x03 \x03(\t\x12\x0f\n\x07release\x18\x04 \x01(\x0c\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.Failure\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\x12%\n\x05proof\x18\x07 \x01(\x0b\x32\x16.cohortium.v1.LogProof\x12\x12\n\nstatements\x18( \x03(\x0c\x12.\n\x0b\x63onsistency\x18) \x03(\x0b\x32\x19.cohortium.v1.Consistency\"/\n\x0b\x43onsistency\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\"p\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\'\n\x08refusals\x18\x04 \x03(\x0b\x32\x15.cohortium.v1.Refused\x12\x0f\n\x07\x63harged\x18\x05 \x01(\x08\"=\n\x07Refused\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"5\n\x08LogProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x32\x95\x03\n\x07\x41nalyst\x12I\n\x08Overview\x12\x1d.cohortium.v1.OverviewRequest\x1a\x1e.cohortium.v1.OverviewResponse\x12?\n\x06Submit\x12\x1b.cohortium.v1.SubmitRequest\x1a\x16.cohortium.v1.Progress0\x01\x12?\n\x06Result\x12\x1b.cohortium.v1.ResultRequest\x1a\x16.cohortium.v1.Progress0\x01\x12=\n\x04Jobs\x12\x19.cohortium.v1.JobsRequest\x1a\x1a.cohortium.v1.JobsResponse\x12?\n\x06Rounds\x12\x1b.cohortium.v1.RoundsRequest\x1a\x16.cohortium.v1.Progress0\x01\x12=\n\x04Stop\x12\x19.cohortium.v1.StopRequest\x1a\x1a.cohortium.v1.StopResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/v1/analyst.proto\x12\x0c\x63ohortium.v1\x1a\x18protos/v1/envelope.proto\"\x11\n\x0fOverviewRequest\"z\n\x10OverviewResponse\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12.\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x1c.cohortium.v1.DatasetListing\x12\n\n\x02\x61t\x18\x03 \x01(\x03\"J\n\x0e\x44\x61tasetListing\x12\'\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12\x0f\n\x07serving\x18\x02 \x03(\t\"G\n\rSubmitRequest\x12\'\n\x07request\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12\r\n\x05steps\x18\x02 \x01(\x08\"#\n\rResultRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"\x1e\n\x0bLeftRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"6\n\x0cLeftResponse\x12&\n\x04left\x18\x01 \x03(\x0b\x32\x18.cohortium.v1.BudgetLeft\"3\n\nBudgetLeft\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x10\n\x08rho_nano\x18\x02 \x01(\x04\"\r\n\x0bJobsRequest\"5\n\x0cJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.cohortium.v1.JobStatus\"\x8f\x01\n\tJobStatus\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\'\n\x07request\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.Failure\"#\n\rRoundsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"!\n\x0bStopRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"\x0e\n\x0cStopResponse\"\xfa\x01\n\x08Progress\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x14\n\x0cinstitutions\x18\x03 \x03(\t\x12\x0f\n\x07release\x18\x04 \x01(\x0c\x12&\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.Failure\x12\x12\n\ncheckpoint\x18\x06 \x01(\x0c\x12%\n\x05proof\x18\x07 \x01(\x0b\x32\x16.cohortium.v1.LogProof\x12\x12\n\nstatements\x18( \x03(\x0c\x12.\n\x0b\x63onsistency\x18) \x03(\x0b\x32\x19.cohortium.v1.Consistency\"/\n\x0b\x43onsistency\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\"p\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\'\n\x08refusals\x18\x04 \x03(\x0b\x32\x15.cohortium.v1.Refused\x12\x0f\n\x07\x63harged\x18\x05 \x01(\x08\"=\n\x07Refused\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"5\n\x08LogProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x32\xd4\x03\n\x07\x41nalyst\x12I\n\x08Overview\x12\x1d.cohortium.v1.OverviewRequest\x1a\x1e.cohortium.v1.OverviewResponse\x12?\n\x06Submit\x12\x1b.cohortium.v1.SubmitRequest\x1a\x16.cohortium.v1.Progress0\x01\x12?\n\x06Result\x12\x1b.cohortium.v1.ResultRequest\x1a\x16.cohortium.v1.Progress0\x01\x12=\n\x04Jobs\x12\x19.cohortium.v1.JobsRequest\x1a\x1a.cohortium.v1.JobsResponse\x12?\n\x06Rounds\x12\x1b.cohortium.v1.RoundsRequest\x1a\x16.cohortium.v1.Progress0\x01\x12=\n\x04Left\x12\x19.cohortium.v1.LeftRequest\x1a\x1a.cohortium.v1.LeftResponse\x12=\n\x04Stop\x12\x19.cohortium.v1.StopRequest\x1a\x1a.cohortium.v1.StopResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,28 +42,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITREQUEST']._serialized_end=357
   _globals['_RESULTREQUEST']._serialized_start=359
   _globals['_RESULTREQUEST']._serialized_end=394
-  _globals['_JOBSREQUEST']._serialized_start=396
-  _globals['_JOBSREQUEST']._serialized_end=409
-  _globals['_JOBSRESPONSE']._serialized_start=411
-  _globals['_JOBSRESPONSE']._serialized_end=464
-  _globals['_JOBSTATUS']._serialized_start=467
-  _globals['_JOBSTATUS']._serialized_end=610
-  _globals['_ROUNDSREQUEST']._serialized_start=612
-  _globals['_ROUNDSREQUEST']._serialized_end=647
-  _globals['_STOPREQUEST']._serialized_start=649
-  _globals['_STOPREQUEST']._serialized_end=682
-  _globals['_STOPRESPONSE']._serialized_start=684
-  _globals['_STOPRESPONSE']._serialized_end=698
-  _globals['_PROGRESS']._serialized_start=701
-  _globals['_PROGRESS']._serialized_end=951
-  _globals['_CONSISTENCY']._serialized_start=953
-  _globals['_CONSISTENCY']._serialized_end=1000
-  _globals['_FAILURE']._serialized_start=1002
-  _globals['_FAILURE']._serialized_end=1114
-  _globals['_REFUSED']._serialized_start=1116
-  _globals['_REFUSED']._serialized_end=1177
-  _globals['_LOGPROOF']._serialized_start=1179
-  _globals['_LOGPROOF']._serialized_end=1232
-  _globals['_ANALYST']._serialized_start=1235
-  _globals['_ANALYST']._serialized_end=1640
+  _globals['_LEFTREQUEST']._serialized_start=396
+  _globals['_LEFTREQUEST']._serialized_end=426
+  _globals['_LEFTRESPONSE']._serialized_start=428
+  _globals['_LEFTRESPONSE']._serialized_end=482
+  _globals['_BUDGETLEFT']._serialized_start=484
+  _globals['_BUDGETLEFT']._serialized_end=535
+  _globals['_JOBSREQUEST']._serialized_start=537
+  _globals['_JOBSREQUEST']._serialized_end=550
+  _globals['_JOBSRESPONSE']._serialized_start=552
+  _globals['_JOBSRESPONSE']._serialized_end=605
+  _globals['_JOBSTATUS']._serialized_start=608
+  _globals['_JOBSTATUS']._serialized_end=751
+  _globals['_ROUNDSREQUEST']._serialized_start=753
+  _globals['_ROUNDSREQUEST']._serialized_end=788
+  _globals['_STOPREQUEST']._serialized_start=790
+  _globals['_STOPREQUEST']._serialized_end=823
+  _globals['_STOPRESPONSE']._serialized_start=825
+  _globals['_STOPRESPONSE']._serialized_end=839
+  _globals['_PROGRESS']._serialized_start=842
+  _globals['_PROGRESS']._serialized_end=1092
+  _globals['_CONSISTENCY']._serialized_start=1094
+  _globals['_CONSISTENCY']._serialized_end=1141
+  _globals['_FAILURE']._serialized_start=1143
+  _globals['_FAILURE']._serialized_end=1255
+  _globals['_REFUSED']._serialized_start=1257
+  _globals['_REFUSED']._serialized_end=1318
+  _globals['_LOGPROOF']._serialized_start=1320
+  _globals['_LOGPROOF']._serialized_end=1373
+  _globals['_ANALYST']._serialized_start=1376
+  _globals['_ANALYST']._serialized_end=1844
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,26 @@ class ResultRequest(_message.Message):
     request_id: bytes
     def __init__(self, request_id: _Optional[bytes] = ...) -> None: ...
 
+class LeftRequest(_message.Message):
+    __slots__ = ("dataset",)
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    def __init__(self, dataset: _Optional[str] = ...) -> None: ...
+
+class LeftResponse(_message.Message):
+    __slots__ = ("left",)
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    left: _containers.RepeatedCompositeFieldContainer[BudgetLeft]
+    def __init__(self, left: _Optional[_Iterable[_Union[BudgetLeft, _Mapping]]] = ...) -> None: ...
+
+class BudgetLeft(_message.Message):
+    __slots__ = ("institution", "rho_nano")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    RHO_NANO_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    rho_nano: int
+    def __init__(self, institution: _Optional[str] = ..., rho_nano: _Optional[int] = ...) -> None: ...
+
 class JobsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -59,6 +59,11 @@ class AnalystStub:
                 request_serializer=protos_dot_v1_dot_analyst__pb2.RoundsRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_analyst__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Left = channel.unary_unary(
+                '/cohortium.v1.Analyst/Left',
+                request_serializer=protos_dot_v1_dot_analyst__pb2.LeftRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_analyst__pb2.LeftResponse.FromString,
+                _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/cohortium.v1.Analyst/Stop',
                 request_serializer=protos_dot_v1_dot_analyst__pb2.StopRequest.SerializeToString,
@@ -102,6 +107,13 @@ class AnalystServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Left(self, request, context):
+        """what the caller could still spend, by what the log says
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stop(self, request, context):
         """end one of them after the round in hand
         """
@@ -136,6 +148,11 @@ def add_AnalystServicer_to_server(servicer, server):
                     servicer.Rounds,
                     request_deserializer=protos_dot_v1_dot_analyst__pb2.RoundsRequest.FromString,
                     response_serializer=protos_dot_v1_dot_analyst__pb2.Progress.SerializeToString,
+            ),
+            'Left': grpc.unary_unary_rpc_method_handler(
+                    servicer.Left,
+                    request_deserializer=protos_dot_v1_dot_analyst__pb2.LeftRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_analyst__pb2.LeftResponse.SerializeToString,
             ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
@@ -278,6 +295,33 @@ class Analyst:
             '/cohortium.v1.Analyst/Rounds',
             protos_dot_v1_dot_analyst__pb2.RoundsRequest.SerializeToString,
             protos_dot_v1_dot_analyst__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Left(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Analyst/Left',
+            protos_dot_v1_dot_analyst__pb2.LeftRequest.SerializeToString,
+            protos_dot_v1_dot_analyst__pb2.LeftResponse.FromString,
             options,
             channel_credentials,
             insecure,

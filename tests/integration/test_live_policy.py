@@ -18,7 +18,7 @@ from analytics_client.agent.ledger import Account, Ledger
 from analytics_client.agent.runner import Agent
 from analytics_server import governance
 from protos.v1 import log_pb2
-from queries.errors import AwaitingApproval, ConfigError, PolicyDenied, ServiceError
+from queries.errors import AwaitingApproval, BudgetError, ConfigError, PolicyDenied, ServiceError
 from trust.tlog.entries import decode
 
 SCHEMA = """
@@ -38,7 +38,7 @@ COUNT = "SELECT COUNT(*) AS n FROM people"
 def running(tmp_path: Path) -> Iterator[Consortium]:
     (tmp_path / "data.csv").write_text("id,age\n" + "".join(f"p{i},{i % 90}\n" for i in range(200)))
     files = {name: {"people": f'path = "{tmp_path}/data.csv"'} for name in INSTITUTIONS}
-    with consortium(tmp_path, [SCHEMA], files, epsilon=20.0) as built:
+    with consortium(tmp_path, [SCHEMA], files, epsilon=20.0, analysts=("ada", "bob")) as built:
         yield built
 
 
@@ -84,6 +84,28 @@ def test_a_question_waits_for_the_steward_and_is_answered_when_asked_again(runni
         steward(running, "deny", name, "--reason", "once was enough")
         with pytest.raises(PolicyDenied, match="once was enough"):
             session.query(COUNT, epsilon=1.0, purpose="study")
+
+
+def test_explain_predicts_who_would_refuse(running: Consortium) -> None:
+    with running.session() as session:
+        assert session.explain(COUNT, epsilon=30.0).left == {}  # nobody has decided on anything yet
+        session.query(COUNT, epsilon=4.0)
+        covered = session.explain(COUNT, epsilon=4.0)
+        assert set(covered.left) == set(INSTITUTIONS)
+        assert covered.refusals_expected == ()
+        assert any("covers this" in text for _, text in covered.lines())
+        session.query(COUNT, epsilon=4.0)  # as predicted
+        most = min(session.explain(COUNT, epsilon=1.0).left.values()) / 1e9
+        beyond = session.explain(COUNT, rho=most * 1.01)
+        assert beyond.refusals_expected == INSTITUTIONS
+        assert any("no longer covers" in text for _, text in beyond.lines())
+        with pytest.raises(BudgetError):
+            session.query(COUNT, rho=most * 1.01)
+        session.query(COUNT, rho=most * 0.99)
+    with running.session("bob") as other:  # what all together may spend bounds everyone
+        assert other.explain(COUNT, epsilon=4.0).refusals_expected == INSTITUTIONS
+        with pytest.raises(BudgetError):
+            other.query(COUNT, epsilon=4.0)
 
 
 def test_edits_count_from_the_next_request_on(running: Consortium) -> None:
