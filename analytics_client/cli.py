@@ -111,7 +111,7 @@ def explain(
     rho: Rho = None,
     within: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Also say which epsilon gives counts and sums to plus or minus X."),
+        typer.Option(metavar="X", help="Also say which epsilon gives each output to plus or minus X."),
     ] = None,
     profile: Profile = None,
     as_json: Json = False,
@@ -123,14 +123,14 @@ def explain(
         epsilon = 1.0
     with _session(profile) as session:
         explanation = session.explain(sql, epsilon=epsilon, rho=rho)
-    exact = [w.name for w in explanation.widths if w.assumed_rows is None]
-    needed = {name: explanation.epsilon_for(name, within) for name in exact} if within is not None else {}
+    needed = explanation.epsilons_for(within) if within is not None else {}
     if as_json:
         print_json(explanation.to_dict() | ({"epsilon_for_width": needed} if needed else {}))
         return
     render.stdout().print(render.explanation_table(explanation))
     for name, answer in needed.items():
-        typer.echo(f"{name} to ± {within:g} needs epsilon {answer:.3g}")
+        needs = f"needs epsilon {answer:.3g}" if answer is not None else "is not possible at any epsilon"
+        typer.echo(f"{name} to ± {within:g} {needs}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isqrt, sqrt
 from typing import Any
 
 from analytics_client.result import Cost
@@ -75,26 +75,59 @@ class Explanation:
         return self._deviation(float(self.noise.central_variance))
 
     def epsilon_for(self, output: str, half_width: float) -> float:
-        """Return the epsilon at which the interval of a count, sum or histogram is about `half_width` to each side.
+        """Return the epsilon at which the interval of an output is about `half_width` to each side.
 
-        Raise QueryError where the output has no width that the noise alone decides, or where no cost reaches it.
+        Exact for counts, sums and histograms; for other outputs under what `widths` assumes of the data. Raise
+        QueryError where there is no such output, or where no cost reaches the width.
         """
-        found = next((w for w in self.widths if w.name == output and w.assumed_rows is None), None)
+        found = next((w for w in self.widths if w.name == output), None)
         if found is None:
-            exact = ", ".join(w.name for w in self.widths if w.assumed_rows is None)
-            raise QueryError(
-                f"the width of {output!r} depends on how many rows there are",
-                hint=f"possible for: {exact}" if exact else "possible for counts, sums and histograms",
-            )
+            known = ", ".join(w.name for w in self.widths)
+            raise QueryError(f"no output {output!r} has an interval", hint=f"possible for: {known}")
         if not half_width > 0:
             raise QueryError("a width must be above 0")
         rho = self.cost.rho * (found.half_width / half_width) ** 2
+        if found.assumed_rows is not None:
+            rho = self._search(output, half_width)
         if rho * NANO > MAX_RHO_NANO:
             raise QueryError(
                 f"no epsilon makes {output!r} that precise",
                 hint="ask for a coarser answer or limit the rows per person",
             )
         return rho_to_epsilon(rho, self.plan.dataset.delta)
+
+    def epsilons_for(self, half_width: float) -> dict[str, float | None]:
+        """Return `epsilon_for` of every output that has an interval, None where no epsilon is enough."""
+        if not half_width > 0:
+            raise QueryError("a width must be above 0")
+        needed: dict[str, float | None] = {}
+        for width in self.widths:
+            try:
+                needed[width.name] = self.epsilon_for(width.name, half_width)
+            except QueryError:
+                needed[width.name] = None
+        return needed
+
+    def _search(self, output: str, half_width: float) -> float:
+        """Return the least rho, to a thousandth of it, at which an output is expected to be as precise as that."""
+
+        def enough(rho_nano: int) -> bool:
+            try:
+                noise = self.plan.noise(
+                    rho_nano, threshold=self.threshold, colluders=self.colluders, invited=len(self.institutions)
+                )
+            except QueryError:  # so little that the noise would leave the ring
+                return False
+            widths = expected_widths(self.plan, noise, len(self.institutions))
+            return next(w.half_width for w in widths if w.name == output) <= half_width
+
+        low, high = 1, MAX_RHO_NANO
+        if not enough(high):
+            return (high + 1) / NANO
+        while high - low > max(1, low // 1000):
+            middle = isqrt(low * high) if high > 2 * low else (low + high) // 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high / NANO
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield what people read: a label and a sentence each."""

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from queries import ir, schema
 from queries.errors import QueryError
-from queries.limits import MAX_DERIVED, walk, walk_expression
+from queries.limits import MAX_DERIVED, MAX_NODES, walk, walk_expression
 
 LARGEST = 1e140
 """No intermediate value may be larger in magnitude."""
@@ -71,14 +71,16 @@ def check(
     """
     if len(derived) > MAX_DERIVED:
         raise QueryError(f"the query derives more than {MAX_DERIVED} values", hint="split it into several queries")
-    out = []
+    out, nodes = [], 0
     for each in derived:
         if not isinstance(each.name, str) or not schema.NAME.fullmatch(each.name):
             raise QueryError("a derived value has a name that is none", hint="lower-case letters, digits and _")
         if each.name == dataset.privacy_unit or any(column.name == each.name for column in dataset.columns):
             raise QueryError(f"the derived value {each.name!r} has the name of a column", hint="choose another name")
-        for _node in walk_expression(each.value):
-            pass  # raises before the recursion below can go deep
+        for node in walk_expression(each.value):  # raises before the recursion below can go deep
+            nodes += 1 + sum(1 for condition in ir.conditions_of(node) for _part in walk(condition))
+        if nodes > MAX_NODES:
+            raise QueryError(f"the expressions have more than {MAX_NODES:,} parts", hint="ask a shorter question")
         new = ir.Derived(each.name, _normal(each.value, dataset, predicate))
         dataset = extend(dataset, (new,))
         out.append(new)

@@ -19,8 +19,8 @@ MAX_JOB_BYTES = 4 * MAX_QUERY_BYTES
 """Longest encoded training job."""
 MAX_DEPTH = 32
 """Deepest predicate. One level costs at most two nested messages, and every protobuf reader stops at 100."""
-MAX_NODES = 10_000
-"""Predicates and IN values together."""
+MAX_NODES = 1_500
+"""Predicates and IN values together, or all parts of all expressions: an engine plans that in under a second."""
 MAX_DERIVED = 64
 MAX_EXPRESSION_DEPTH = 24
 """Deepest expression: a level costs at most three nested messages."""

@@ -247,12 +247,15 @@ def described(name: str, values: pd.Series) -> dict[str, float]:
         f"stddev_pop_{name}": values.std(ddof=0),
         f"skewness_{name}": values.skew(),
         f"kurtosis_{name}": values.kurt(),
+        "count_if": values.isna().sum(),
+        f"avg_ln_{name}_by_{name}_plus": np.log(values * values + 1).mean(),
     }
 
 
 def described_sql(name: str) -> str:
     functions = "COUNT SUM AVG VARIANCE VAR_POP STDDEV STDDEV_POP SKEWNESS KURTOSIS"
-    return ", ".join(f"{function}({name})" for function in functions.split())
+    plain = [f"{function}({name})" for function in functions.split()]
+    return ", ".join([*plain, f"COUNT_IF({name} IS NULL)", f"AVG(LN({name} * {name} + 1))"])
 
 
 def histogram(name: str, values: pd.Series, lower: float, upper: float, bins: int) -> dict[str, float]:

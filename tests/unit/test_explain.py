@@ -54,8 +54,18 @@ def test_the_epsilon_for_a_width_gives_that_width() -> None:
     assert again.widths[0].half_width == pytest.approx(5.0, rel=1e-3)
 
 
+@pytest.mark.parametrize(("output", "width"), [("m", 0.5), ("q", 2.0), ("s", 1.0), ("k", 3.0)])
+def test_the_epsilon_for_a_width_is_searched_where_no_formula_gives_it(output: str, width: float) -> None:
+    """And a little less is not enough."""
+    asked = "SELECT AVG(age) AS m, MEDIAN(age) AS q, STDDEV(age) AS s, KURTOSIS(age) AS k FROM patients"
+    needed = _explain(asked).epsilon_for(output, width)
+    for epsilon, enough in ((needed * 1.001, True), (needed * 0.9, False)):
+        widths = {each.name: each.half_width for each in _explain(asked, epsilon).widths}
+        assert (widths[output] <= width) == enough
+
+
 @pytest.mark.parametrize(
-    ("output", "width"), [("age", 1.0), ("nothing", 1.0), ("n", 0.0), ("n", float("nan")), ("n", 1e-9)]
+    ("output", "width"), [("age", 1e-9), ("nothing", 1.0), ("n", 0.0), ("n", float("nan")), ("n", 1e-9)]
 )
 def test_a_width_that_no_epsilon_gives_is_refused(output: str, width: float) -> None:
     explanation = _explain("SELECT COUNT(*) AS n, AVG(age) AS age FROM patients")
