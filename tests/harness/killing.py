@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,44 +43,71 @@ class Deaths:
 
 
 def kill_often(
-    store_url: str, kills: int, *, check_every: int = 1, told: Callable[[int], None] | None = None
+    store_url: str, kills: int, *, writers: int = 1, check_every: int = 1, told: Callable[[int], None] | None = None
 ) -> Deaths:
-    """Kill a writer `kills` times at random instants; check the whole log after every `check_every` deaths."""
+    """Kill a writer `kills` times at random instants; check the whole log after every `check_every` deaths.
+
+    Of several writers, each a process, one dies after the other while the others go on.
+    """
     Store.create(store_url).close()
     seed = secrets.token_bytes(32)
     verifier = notes.Verifier(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw())
     acknowledged: dict[int, str] = {}
     deaths = Deaths()
-    with subprocess.Popen(
+    with ExitStack() as stack:
+        parents = [stack.enter_context(_parent(store_url, seed)) for _ in range(writers)]
+        first = [_start(parent, f"w{place}life0") for place, parent in enumerate(parents)]
+        for life in range(1, kills + 1):
+            place = life % writers
+            time.sleep(random.uniform(0, LONGEST_LIFE_S))
+            for line in _kill(parents[place], *first[place]):
+                seq, payload = line.split()
+                deaths.doubled += int(seq) in acknowledged
+                acknowledged[int(seq)] = payload
+            deaths.tried += 1
+            if writers == 1 and (deaths.tried % check_every == 0 or deaths.tried == kills):
+                _check(store_url, acknowledged, verifier, deaths)
+            if told is not None:
+                told(deaths.tried)
+            first[place] = _start(parents[place], f"w{place}life{life}")
+        for parent, started in zip(parents, first, strict=True):
+            for line in _kill(parent, *started):
+                seq, payload = line.split()
+                deaths.doubled += int(seq) in acknowledged
+                acknowledged[int(seq)] = payload
+            assert parent.stdin is not None
+            parent.stdin.close()
+    _check(store_url, acknowledged, verifier, deaths)
+    deaths.acknowledged = len(acknowledged)
+    return deaths
+
+
+def _parent(store_url: str, seed: bytes) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, str(APPENDER), store_url, seed.hex()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
-    ) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        for life in range(kills):
-            parent.stdin.write(f"life{life}\n")
-            pid = int(parent.stdout.readline().split()[1])
-            first = parent.stdout.readline()  # it is at work
-            time.sleep(random.uniform(0, LONGEST_LIFE_S))
-            os.kill(pid, signal.SIGKILL)
-            lines = [first]
-            while (line := parent.stdout.readline()) != "dead\n":
-                lines.append(line)
-            for line in lines:
-                seq, payload = line.split()
-                deaths.doubled += int(seq) in acknowledged
-                acknowledged[int(seq)] = payload
-            deaths.tried += 1
-            if deaths.tried % check_every == 0 or deaths.tried == kills:
-                _check(store_url, acknowledged, verifier, deaths)
-            if told is not None:
-                told(deaths.tried)
-        parent.stdin.close()
-    deaths.acknowledged = len(acknowledged)
-    return deaths
+    )
+
+
+def _start(parent: subprocess.Popen[str], life: str) -> tuple[int, str]:
+    """Start a writer; return its process id and its first acknowledgement."""
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    parent.stdin.write(f"{life}\n")
+    return int(parent.stdout.readline().split()[1]), parent.stdout.readline()
+
+
+def _kill(parent: subprocess.Popen[str], pid: int, first: str) -> list[str]:
+    """Kill a writer; return everything that it had acknowledged."""
+    assert parent.stdout is not None
+    os.kill(pid, signal.SIGKILL)
+    lines = [first]
+    while (line := parent.stdout.readline()) != "dead\n":
+        lines.append(line)
+    return lines
 
 
 def _check(store_url: str, acknowledged: dict[int, str], verifier: notes.Verifier, deaths: Deaths) -> None:

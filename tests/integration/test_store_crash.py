@@ -14,6 +14,13 @@ def test_killed_writer_loses_and_doubles_nothing(store_url: str) -> None:
     assert deaths == Deaths(tried=KILLS, acknowledged=deaths.acknowledged)
 
 
+def test_writers_killed_beside_others_that_go_on(store_url: str) -> None:
+    """Several coordinators over one database make one sequence, whoever dies in the middle of it."""
+    deaths = kill_often(store_url, KILLS, writers=3)
+    assert deaths.acknowledged > KILLS
+    assert deaths == Deaths(tried=KILLS, acknowledged=deaths.acknowledged)
+
+
 @pytest.mark.soak
 def test_writer_killed_many_times(store_url: str) -> None:
     deaths = kill_often(store_url, MANY_KILLS, check_every=25)
