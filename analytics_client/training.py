@@ -26,7 +26,6 @@ from queries.plan import NoiseShape
 from queries.training import newton
 from queries.training.course import make_course
 from queries.training.design import Floats
-from queries.training.encode import decode_model
 from queries.training.evaluation import Evaluation, Metric, evaluate
 from queries.training.gradients import Gradients
 from queries.training.job import Descent, Job, Term
@@ -34,6 +33,7 @@ from queries.training.plan import JobPlan
 from queries.training.statistics import Glm
 from trust.identity.membership import MembershipDocument
 from trust.lanes import lanes_of
+from trust.question import model_hash
 from trust.secagg import default_threshold
 
 SMALLEST_COHORT = 3
@@ -87,7 +87,12 @@ def verify_rounds(
         )
         if diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
             raise _violation("released rounds of a job out of their order")
-        asked_at = decode_model(release.model, plan.statistic.width)
+        if release.model_hash:
+            own = plan.encode_model(course.theta)
+            if model_hash(own) != release.model_hash:
+                raise _violation("asked a round of a job at another model than the releases before it give")
+            release.model = own
+        asked_at = plan.decode_model(release.model)
         if not np.allclose(asked_at, course.theta, rtol=_AGREE, atol=_AGREE):
             raise _violation("asked a round of a job at another model than the releases before it give")
         survivors = len(release.survivors)

@@ -100,7 +100,8 @@ def _verify_logged(
         raise LogError(f"entry {proof.seq} of the log is not the release of this request", hint=TELL)
     if released.release_hash != release_hash(progress.release):
         raise LogError(f"entry {proof.seq} of the log records another release than the one received", hint=TELL)
-    if released.model_hash and released.model_hash != model_hash(query_pb2.Release.FromString(progress.release).model):
+    release = query_pb2.Release.FromString(progress.release)
+    if released.model_hash and released.model_hash != (release.model_hash or model_hash(release.model)):
         raise LogError(f"entry {proof.seq} of the log records another model than the one received", hint=TELL)
     return head.size, head.root
 

@@ -18,6 +18,7 @@ import grpc.aio
 import structlog
 
 from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.training.models import Models
 from protos.v1 import agent_pb2, agent_pb2_grpc
 from queries.errors import ClockError, CohortiumError, IdentityError, LogError, ServiceError
 from trust.identity.requests import SKEW
@@ -96,6 +97,7 @@ class _Stream:
         self._control, self._uploads = stub.Connect(), stub.Upload()
         self._control_turn, self._upload_turn = asyncio.Lock(), asyncio.Lock()
         self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
+        self._models = Models()
         self._rounds: dict[bytes, asyncio.Queue[agent_pb2.ToAgent]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stated: set[int] = set()
@@ -131,6 +133,8 @@ class _Stream:
             match message.WhichOneof("message"):
                 case "welcome" | "announce" | "head" | "job_closed" | "statement_logged":
                     self._to_judge.put_nowait(message)
+                case "model_piece":
+                    self._models.take(message.model_piece)
                 case "round":
                     if queue := self._rounds.get(message.round.round_id):
                         queue.put_nowait(message)
@@ -157,6 +161,7 @@ class _Stream:
             elif responder is None:
                 raise IdentityError("the coordinator asked before it made this agent welcome")
             elif kind == "announce":
+                self._models.fill(message.announce)
                 await self._announced(responder, message.announce)
             elif kind == "job_closed":
                 await self._in_judge(partial(responder.end_job, message.job_closed.request_id))

@@ -19,16 +19,18 @@ from analytics_server.coordinator.ends import dropped_out, failure_of
 from analytics_server.coordinator.gossip import show_witnessed
 from analytics_server.coordinator.live import Live
 from analytics_server.coordinator.rounds import RoundFailed
+from analytics_server.coordinator.witnessing import PIECE
 from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, query_pb2
 from queries.errors import IdentityError, QuorumError, RoundError
 from queries.training import newton
 from queries.training.course import make_course
-from queries.training.encode import decode_model, encode_model
+from queries.training.design import Floats
 from queries.training.plan import JobPlan
 from trust.identity.names import Peer
 from trust.identity.requests import VerifiedRequest
 from trust.lanes import lanes_of
+from trust.question import model_hash
 from trust.secagg.masks import Ring
 from trust.secagg.packing import unpack
 
@@ -133,13 +135,13 @@ class _Job:
         stored = await self._tools.database.read(lambda uow: uow.job_rounds(self.verified.request_id))
         done = [analyst_pb2.Progress.FromString(progress) for progress in stored]
         for progress in done:
-            self._live.report(progress)
+            self._live.report(_without_release(progress))
         course, slot = make_course(self._plan), 0
         for progress in done:
             self._asking.spent_before()
             release = query_pb2.Release.FromString(progress.release)
             slot = release.slot + 1
-            course.take(self._read(release))
+            course.take(self._read(release, self._asked_at(release, course.theta)))
         number = len(done)
         free_failures = 0
         while number < self._plan.job.rounds:
@@ -150,7 +152,7 @@ class _Job:
                     "the job has used all rounds it paid for",
                     hint="cohortium model shows what it had reached; a new job may keep more rounds to spare",
                 )
-            job = agent_pb2.JobRound(slot=slot, model=encode_model(course.theta))
+            job = agent_pb2.JobRound(slot=slot, model=self._plan.encode_model(course.theta))
             try:
                 sums = await self._asking.sum(job)
             except (RoundFailed, RoundError) as failure:
@@ -162,18 +164,22 @@ class _Job:
             progress, release = await self._release(job, sums, last=number == self._plan.job.rounds)
             self._asking.close("released")
             if number < self._plan.job.rounds:
-                self._live.report(progress)
-                course.take(self._read(release))
-        return progress
+                self._live.report(_without_release(progress))
+                course.take(self._read(release, self._plan.decode_model(job.model)))
+        return _without_release(progress)
 
-    def _read(self, release: query_pb2.Release) -> newton.Released:
+    def _asked_at(self, release: query_pb2.Release, theta: Floats) -> Floats:
+        """Return the model that a stored round was asked at: it holds it, or it follows from those before."""
+        return self._plan.decode_model(release.model or self._plan.encode_model(theta))
+
+    def _read(self, release: query_pb2.Release, theta: Floats) -> newton.Released:
         plan = self._plan
         noise = plan.noise(
             release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
         )
         survivors = len(release.survivors)
         sums, deviation = plan.read(list(release.sums), noise, survivors)
-        return newton.Released(decode_model(release.model, plan.statistic.width), sums, deviation, survivors)
+        return newton.Released(theta, sums, deviation, survivors)
 
     async def _failed(self, failure: RoundFailed | RoundError) -> int:
         """Write a failed round down. Return 1 where its slot is used up, 0 where nobody spent anything on it.
@@ -224,6 +230,7 @@ class _Job:
             invited=len(parameters.invited),
         )
         lanes = lanes_of(plan, noise, len(parameters.invited))
+        large = len(job.model) > PIECE
         release = query_pb2.Release(
             request_id=self.verified.request_id,
             sums=unpack(sums, lanes, plan.length).tolist(),
@@ -234,7 +241,8 @@ class _Job:
             survivors=round_.survivors,
             rho_nano=self.verified.rho_nano,
             slot=job.slot,
-            model=job.model,
+            model=b"" if large else job.model,
+            model_hash=model_hash(job.model) if large else b"",
         )
         encoded = release.SerializeToString(deterministic=True)
         entries = [
@@ -256,9 +264,13 @@ class _Job:
             show_witnessed(progress, round_, uow, checkpoint.size)
             uow.add_job_round(self.verified.request_id, progress.SerializeToString())
             if last:
-                uow.finish_request(
-                    self.verified.request_id, "released", release=progress.SerializeToString(), failure=None
-                )
+                end = _without_release(progress).SerializeToString()
+                uow.finish_request(self.verified.request_id, "released", release=end, failure=None)
             return progress
 
         return await self._tools.database.write(work), release
+
+
+def _without_release(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:
+    """Return a round's report without what it released, which whoever needs it fetches: it may be large."""
+    return analyst_pb2.Progress(request_id=progress.request_id, step=progress.step, institutions=progress.institutions)

@@ -19,7 +19,10 @@ from analytics_server.coordinator.hub import Hub
 from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2
 from queries.errors import LogError
+from trust.question import model_hash
 
+PIECE = 1 << 20
+"""A longer model travels in pieces of as many bytes."""
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -97,6 +100,9 @@ class Witnessing:
         `job` says which round of a training job it is.
         """
         inclusion = analyst_pb2.LogProof(seq=heads.seq, leaf=heads.leaf, hashes=heads.inclusion)
+        pieces: list[agent_pb2.ToAgent] = []
+        if job is not None and len(job.model) > PIECE:
+            pieces, job = _in_pieces(job)
         for member in cohort:
             if connection := self._hub.get(member):
                 announce = agent_pb2.Announce(
@@ -107,6 +113,8 @@ class Witnessing:
                     seen_consistency=heads.seen_consistency,
                     job=job,
                 )
+                for piece in pieces:
+                    connection.send(piece)
                 connection.send(agent_pb2.ToAgent(announce=announce))
                 connection.sent_size = max(connection.sent_size, heads.size)
 
@@ -146,3 +154,11 @@ class Witnessing:
                     self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
             except LogError as error:
                 logger.warning("cosignature not kept", institution=member, reason=error.message)
+
+
+def _in_pieces(job: agent_pb2.JobRound) -> tuple[list[agent_pb2.ToAgent], agent_pb2.JobRound]:
+    """Return a large model in pieces, and the round that names it."""
+    name, size = model_hash(job.model), len(job.model)
+    parts = (job.model[start : start + PIECE] for start in range(0, size, PIECE))
+    pieces = [agent_pb2.ToAgent(model_piece=agent_pb2.ModelPiece(model_hash=name, size=size, data=p)) for p in parts]
+    return pieces, agent_pb2.JobRound(slot=job.slot, model_hash=name)

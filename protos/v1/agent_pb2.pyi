@@ -25,7 +25,7 @@ class FromAgent(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., statement: _Optional[_Union[Statement, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("welcome", "announce", "round", "closed", "head", "job_closed", "statement_logged")
+    __slots__ = ("welcome", "announce", "round", "closed", "head", "job_closed", "statement_logged", "model_piece")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class ToAgent(_message.Message):
     HEAD_FIELD_NUMBER: _ClassVar[int]
     JOB_CLOSED_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_LOGGED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_PIECE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     announce: Announce
     round: RoundMessage
@@ -40,7 +41,8 @@ class ToAgent(_message.Message):
     head: Head
     job_closed: JobClosed
     statement_logged: StatementLogged
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ..., statement_logged: _Optional[_Union[StatementLogged, _Mapping]] = ...) -> None: ...
+    model_piece: ModelPiece
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ..., statement_logged: _Optional[_Union[StatementLogged, _Mapping]] = ..., model_piece: _Optional[_Union[ModelPiece, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("log_size", "at", "version")
@@ -105,12 +107,24 @@ class Announce(_message.Message):
     def __init__(self, parameters: _Optional[bytes] = ..., request: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., inclusion: _Optional[_Union[_analyst_pb2.LogProof, _Mapping]] = ..., seen_consistency: _Optional[_Iterable[bytes]] = ..., job: _Optional[_Union[JobRound, _Mapping]] = ...) -> None: ...
 
 class JobRound(_message.Message):
-    __slots__ = ("slot", "model")
+    __slots__ = ("slot", "model", "model_hash")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     slot: int
     model: bytes
-    def __init__(self, slot: _Optional[int] = ..., model: _Optional[bytes] = ...) -> None: ...
+    model_hash: bytes
+    def __init__(self, slot: _Optional[int] = ..., model: _Optional[bytes] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
+
+class ModelPiece(_message.Message):
+    __slots__ = ("model_hash", "size", "data")
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    model_hash: bytes
+    size: int
+    data: bytes
+    def __init__(self, model_hash: _Optional[bytes] = ..., size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("round_id", "decision", "signature", "join", "cosignature")

@@ -370,7 +370,7 @@ class QueryRequest(_message.Message):
     def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seen: _Optional[bytes] = ..., job: _Optional[bytes] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "slot", "model")
+    __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "slot", "model", "model_hash")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
     REFINE_BITS_FIELD_NUMBER: _ClassVar[int]
@@ -381,6 +381,7 @@ class Release(_message.Message):
     RHO_NANO_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     sums: _containers.RepeatedScalarFieldContainer[int]
     refine_bits: int
@@ -391,4 +392,5 @@ class Release(_message.Message):
     rho_nano: int
     slot: int
     model: bytes
-    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ..., slot: _Optional[int] = ..., model: _Optional[bytes] = ...) -> None: ...
+    model_hash: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., sums: _Optional[_Iterable[int]] = ..., refine_bits: _Optional[int] = ..., invited: _Optional[int] = ..., threshold: _Optional[int] = ..., colluders: _Optional[int] = ..., survivors: _Optional[_Iterable[str]] = ..., rho_nano: _Optional[int] = ..., slot: _Optional[int] = ..., model: _Optional[bytes] = ..., model_hash: _Optional[bytes] = ...) -> None: ...

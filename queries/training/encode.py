@@ -112,16 +112,16 @@ def _descent(message: training_pb2.TrainingJob.Descent) -> Descent:
     )
 
 
-def encode_model(theta: Floats) -> bytes:
-    """Return a model's numbers as they travel: little-endian float64."""
-    return np.asarray(theta, dtype="<f8").tobytes()
+def encode_model(theta: Floats, *, single: bool = False) -> bytes:
+    """Return a model's numbers as they travel: little-endian float64, or float32 where `single`."""
+    return np.asarray(theta, dtype="<f4" if single else "<f8").tobytes()
 
 
-def decode_model(data: bytes, width: int) -> Floats:
+def decode_model(data: bytes, width: int, *, single: bool = False) -> Floats:
     """Return the `width` numbers of a model. Raise QueryError for another length, or numbers that are none."""
-    if len(data) != 8 * width:
+    if len(data) != (4 if single else 8) * width:
         raise QueryError("the model has another size than the job's")
-    theta = np.frombuffer(data, dtype="<f8").astype(np.float64)
+    theta = np.frombuffer(data, dtype="<f4" if single else "<f8").astype(np.float64)
     if not np.isfinite(theta).all():
         raise QueryError("the model holds something that is no number")
     return theta

@@ -21,6 +21,7 @@ from queries.plan import NoiseShape, Plan, make_plan, noise_shape
 from queries.schema import Dataset
 from queries.subsampling import cost_of_round
 from queries.training.design import Floats
+from queries.training.encode import decode_model, encode_model
 from queries.training.job import Job, resolve_job
 from queries.training.statistics import Statistic, make_statistic
 
@@ -116,6 +117,14 @@ class JobPlan:
             colluders=colluders,
             invited=invited,
         )
+
+    def encode_model(self, theta: Floats) -> bytes:
+        """Return a model as it travels: in single precision where gradients of it are taken in single precision."""
+        return encode_model(theta, single=self.job.gradual is not None)
+
+    def decode_model(self, data: bytes) -> Floats:
+        """Return the numbers of a model that travelled. Raise QueryError where they are not this job's."""
+        return decode_model(data, self.statistic.width, single=self.job.gradual is not None)
 
     def sums(self, values: Mapping[str, Floats], theta: Floats) -> NDArray[np.int64]:
         """Return the exact integer sum over these rows, each bounded on its own before anything is added."""

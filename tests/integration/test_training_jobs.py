@@ -193,9 +193,9 @@ def test_a_job_that_the_budget_does_not_cover_is_refused_whole(tmp_path: Path) -
         assert len(jobs(built, "hospital-a")) == 1
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp"])
-def test_training_by_gradients(built: Consortium, model: str) -> None:
-    more = {"hidden": [8]} if model == "mlp" else {}
+@pytest.mark.parametrize(("model", "hidden"), [("linear", []), ("mlp", [8]), ("mlp", [550, 550])])
+def test_training_by_gradients(built: Consortium, model: str, hidden: list[int]) -> None:
+    more = {"hidden": hidden} if hidden else {}
     if more:
         pytest.importorskip("torch")
     asked = AWARDS | {"method": "sgd", "rate": 0.5, "clip": 1.0, "learning_rate": 0.3, "batch": 100.0, "rounds": 3}

@@ -20,7 +20,6 @@ from protos.v1 import agent_pb2
 from queries.accounting import Curve
 from queries.errors import QueryError
 from queries.training.design import Floats
-from queries.training.encode import decode_model
 from queries.training.gradients import Gradients
 from queries.training.job import Job
 from queries.training.plan import JobPlan
@@ -67,8 +66,11 @@ def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
     statistic = plan.statistic
     if isinstance(statistic, Gradients):
         descent.row_gradients(statistic)  # refuses now what could not be computed later
-    theta = decode_model(announce.job.model, statistic.width)
-    return JobStep(announce.job.slot, theta, model_hash(announce.job.model))
+    theta = plan.decode_model(announce.job.model)
+    name = model_hash(announce.job.model)
+    if announce.job.model_hash not in (b"", name):
+        raise QueryError("the model that came in pieces is not the announced one")
+    return JobStep(announce.job.slot, theta, name)
 
 
 def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) -> Charge:
