@@ -28,6 +28,11 @@ def card(model: Trained) -> str:
         "",
     ]
     if isinstance(model, TrainedModel):
+        if not model.fit.converged:
+            lines += [
+                "**Not converged**: the intervals below do not hold; more rounds, or a little ridge, may help.",
+                "",
+            ]
         lines += [
             "| coefficient | value | standard error | 95% interval | of which noise |",
             "|---|---|---|---|---|",

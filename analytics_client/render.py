@@ -98,6 +98,8 @@ def model_table(model: Trained) -> RenderableType:
             value, low, high = compact(c.value, c.low, c.high)
             rows.append([c.name, value, f"{low} … {high}", f"± {c.value - c.pooled_low:.2g}"])
         fit = model.fit
+        if not fit.converged:
+            notes.append("NOT CONVERGED: these intervals do not hold. More rounds, more epsilon or a little ridge help")
         if fit.deviance is not None:
             null = f", of a model without predictors {fit.null_deviance:.6g}" if fit.null_deviance is not None else ""
             notes.append(f"deviance {fit.deviance:.6g}{null}")

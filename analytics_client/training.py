@@ -248,6 +248,7 @@ class TrainedModel(Trained):
         fit = self.fit
         return super().to_dict() | {
             "coefficients": [asdict(coefficient) for coefficient in self.coefficients],
+            "converged": fit.converged,
             "count": fit.count,
             "deviance": fit.deviance,
             "null_deviance": fit.null_deviance,

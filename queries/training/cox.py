@@ -13,10 +13,16 @@ from math import exp, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from queries.errors import QueryError
 from queries.schema import Dataset
 from queries.training.design import Design, Floats
 from queries.training.job import Job
 from queries.training.statistics import WEIGHT_EVENTS, WEIGHT_RISK, Moments
+
+_CLEAR = 5.0
+"""Risk sets below so many standard deviations of their noise are left out."""
+_ENOUGH = 0.8
+"""Share of the events that must be in other cells."""
 
 
 class Cox:
@@ -69,7 +75,13 @@ class Cox:
         events = sums[self.cells * self._each : -self.width] * scale_e
         at_risk = np.cumsum(grid[::-1], axis=0)[::-1]
         noise = deviation * scale_r * np.sqrt(np.arange(self.cells, 0, -1))
-        usable = at_risk[:, 0] > np.maximum(3 * noise, 1e-300)
+        usable = at_risk[:, 0] > np.maximum(_CLEAR * noise, 1e-300)
+        seen = float(np.maximum(events, 0.0)[usable].sum())
+        if seen < _ENOUGH * float(np.maximum(events, 0.0).sum()):
+            raise QueryError(
+                "the noise drowns the risk sets, so nothing can be said of hazards",
+                hint="spend more epsilon, use fewer times or predictors, or columns with narrower published bounds",
+            )
         total, events = at_risk[usable, 0], events[usable]
         mean = at_risk[usable, 1 : 1 + self.width] / total[:, None]
         second = at_risk[usable, 1 + self.width :] / total[:, None]
@@ -79,11 +91,13 @@ class Cox:
         hessian[self._rows_of, self._columns_of] = half / self._factors
         hessian = hessian + hessian.T - np.diag(np.diag(hessian))
         happened = sums[-self.width :] * scale_e
-        # The share of the events' noise; that of the risk sets is found by drawing (see `newton.noise_covariance`).
+        # Of the gradient the events' share alone: that of the risk sets is found by drawing (`newton`). Of the Hessian
+        # what the risk sets' noise comes to in the quotients, weighted by the events.
+        relative = float(np.sqrt(((events * noise[usable] / total) ** 2).sum()))
         return Moments(
             gradient=happened - events @ mean,
             hessian=hessian,
-            deviations=(deviation * scale_e, deviation * scale_e),
+            deviations=(deviation * scale_e, max(relative, deviation * scale_e)),
             count=float(at_risk[0, 0]) * exp(min(self._lift(theta), 700.0)),
             label=float(events.sum()),
             saturated=0.0,

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from queries import ir
 from queries.errors import QueryError
-from queries.limits import walk
+from queries.limits import MAX_AGGREGATES, walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
 
@@ -188,6 +188,8 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     if not (math.isfinite(job.ridge) and 0 <= job.ridge <= 1):
         raise QueryError("ridge must be a number from 0 to 1", hint="it is the penalty per person: 0.001 is little")
     _check_terms(job, dataset)
+    if len(job.columns) > MAX_AGGREGATES:
+        raise QueryError(f"a job reads at most {MAX_AGGREGATES} columns, this one {len(job.columns)}")
     selection = resolve(job.selection, dataset)
     _check_selection(job, selection, dataset)
     _check_descent(job, dataset)

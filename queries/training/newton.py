@@ -1,8 +1,9 @@
 """From a job's releases to its model: damped Newton steps, and standard errors that include every noise there was.
 
 A step is taken from one release alone, so the model after each round is a function of the releases before it, which
-are public: coordinator and analyst each compute it. The estimate is the mean of the last half of the models: near the
-optimum each is the optimum plus independent noise. Must not know: data, keys, the log.
+are public: coordinator and analyst each compute it. The estimate is the mean of the last models, at most half of them,
+whose steps are no longer than noise explains: each is then the optimum plus noise of its own. Must not know: data, the
+log.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ LONGEST_STEP = 4.0
 """On the unit scale, where a coefficient of 4 multiplies odds by e^8 from a bound of the column to the other."""
 LARGEST_COEFFICIENT = 200.0
 _DRAWS = 400
+_EXACT = 1e-7  # a step on the unit scale that is as good as none
+_SHORT = 0.1  # of a standard error
+_CLEAR = 1.5  # times what noise alone reaches, for a curvature that is believed
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted regression. `theta` is on the unit scale; deviances are None where the model has none, `count` noisy."""
+    """A fitted regression. `theta` is on the unit scale; deviances are None where the model has none, `count` noisy.
+
+    Where it has not `converged` the last step was longer than noise explains, or the noise hid how the likelihood
+    curves in some direction: then intervals do not hold.
+    """
 
     theta: Floats
     coefficients: tuple[Coefficient, ...]
@@ -66,6 +74,7 @@ class Fit:
     log_likelihood: float | None
     dispersion: float
     rounds: int
+    converged: bool
 
 
 def initial(plan: JobPlan) -> Floats:
@@ -93,13 +102,15 @@ def fit(plan: JobPlan, releases: Sequence[Released]) -> Fit:
     """Return the estimate that a job's releases give, in the order of its rounds. Raise QueryError without any."""
     if not releases:
         raise QueryError("the job ended before its first round: there is no model")
-    last = list(releases[-_kept(len(releases)) :])
+    last, converged = _settled(plan, releases)
     after = [advance(plan, release) for release in last]
     theta: Floats = np.mean(after, axis=0)
     moments = [plan.statistic.moments(r.sums, r.theta, r.deviation) for r in last]
     penalty = _penalty(plan, float(np.mean([m.count for m in moments])))
     information = np.mean([m.hessian for m in moments], axis=0)
-    inverse = _inverse(information + np.diag(penalty), moments[-1].deviations[1] / sqrt(len(last)))
+    blur = moments[-1].deviations[1] / sqrt(len(last))
+    inverse = _inverse(information + np.diag(penalty), blur)
+    seen = np.linalg.eigvalsh(information + np.diag(penalty))[0] > _CLEAR * _floor(information, blur)
     count = max(float(np.mean([m.count for m in moments])), 1.0)
     noise = _noise_covariance(plan, last, inverse)
     dispersion = _dispersion(plan, moments[-1], count, inverse)
@@ -115,12 +126,37 @@ def fit(plan: JobPlan, releases: Sequence[Released]) -> Fit:
         log_likelihood=likelihood,
         dispersion=dispersion,
         rounds=len(releases),
+        converged=converged and bool(seen),
     )
 
 
-def _kept(rounds: int) -> int:
-    """How many of the last models the estimate is the mean of."""
-    return max(1, rounds // 2)
+def _settled(plan: JobPlan, releases: Sequence[Released]) -> tuple[list[Released], bool]:
+    """Return the last releases that lead to the optimum but for noise, at most half of all, and whether any does.
+
+    Between two such models lie the noise of one and of the other, so a step is tried against twice the noise's
+    covariance, at a level that the noise alone exceeds once in a thousand rounds.
+    """
+    moments = plan.statistic.moments(releases[-1].sums, releases[-1].theta, releases[-1].deviation)
+    inverse = _inverse(moments.hessian + np.diag(_penalty(plan, moments.count)), moments.deviations[1])
+    noise = _noise_covariance(plan, releases[-1:], inverse)
+    width = plan.statistic.width
+    limit = width + 3.1 * sqrt(2 * width) + 4
+    if plan.job.model == "linear":
+        return [releases[-1]], True  # its one step is exact from anywhere
+
+    def settled(release: Released, spread: Floats) -> bool:
+        step = advance(plan, release) - release.theta
+        return bool(step @ np.linalg.pinv(spread) @ step <= limit)
+
+    strict = 2 * noise + np.eye(width) * _EXACT**2
+    kept: list[Released] = []
+    for release in reversed(releases[len(releases) - max(1, len(releases) // 2) :]):
+        if not settled(release, strict):
+            break
+        kept.insert(0, release)
+    # A step that is short beside the sampling error does no harm to intervals about the population.
+    converged = bool(kept) or settled(releases[-1], strict + (_SHORT**2) * inverse)
+    return kept or [releases[-1]], converged
 
 
 def _penalty(plan: JobPlan, count: float) -> Floats:
@@ -142,9 +178,13 @@ def _step(plan: JobPlan, moments: Moments, theta: Floats) -> Floats:
 def _inverse(hessian: Floats, deviation: float) -> Floats:
     """Return the inverse after raising eigenvalues to what the noise of a symmetric matrix reaches: 2 sqrt(p) sigma."""
     values, vectors = np.linalg.eigh(hessian)
-    floor = max(2 * sqrt(len(values)) * deviation, float(np.abs(values).max()) * 1e-13, 1e-300)
-    out: Floats = (vectors / np.maximum(values, floor)) @ vectors.T
+    out: Floats = (vectors / np.maximum(values, _floor(hessian, deviation))) @ vectors.T
     return out
+
+
+def _floor(hessian: Floats, deviation: float) -> float:
+    largest = float(np.abs(hessian).sum(axis=0).max())
+    return max(2 * sqrt(len(hessian)) * deviation, largest * 1e-13, 1e-300)
 
 
 def _noise_covariance(plan: JobPlan, last: Sequence[Released], inverse: Floats) -> Floats:

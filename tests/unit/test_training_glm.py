@@ -204,3 +204,22 @@ def test_constant_feature_keeps_the_others_finite() -> None:
     fit = trained(SIMULATED, job, values)
     assert value(fit, "x") == pytest.approx(0.8, abs=0.3)
     assert all(math.isfinite(c.value) for c in fit.coefficients)
+
+
+def test_what_noise_hides_is_said() -> None:
+    """Too few persons for the noise, and too few rounds: either way the fit says that its intervals do not hold."""
+    random = np.random.default_rng(8)
+    values = simulated(random, 60)
+    job = make_job(SIMULATED, "logistic", "y", (("x",), ("z",)), rounds=6, spare_rounds=0)
+    plan = make_job_plan(job, SIMULATED, 20_000_000)
+    deviation = math.sqrt(plan.delta_squared * 10**9 / (2 * plan.round_rho_nano)) / 2.0**plan.scale_bits
+    theta, releases = newton.initial(plan), []
+    for _ in range(job.rounds):
+        exact = plan.sums(values, theta) / 2.0**plan.scale_bits
+        releases.append(newton.Released(theta, exact + random.normal(0, deviation, plan.length), deviation))
+        theta = newton.advance(plan, releases[-1])
+    assert not newton.fit(plan, releases).converged
+    short = make_job(SIMULATED, "logistic", "y", (("x",), ("z",)), rounds=1)
+    assert not trained(SIMULATED, short, simulated(random, 3000)).converged
+    long = make_job(SIMULATED, "logistic", "y", (("x",), ("z",)), rounds=10)
+    assert trained(SIMULATED, long, simulated(random, 3000)).converged
