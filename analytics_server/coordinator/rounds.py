@@ -23,6 +23,9 @@ from trust.secagg.refusals import LateMessage
 from trust.secagg.spool import SMALL_BYTES, spool_in
 from trust.transcript import frame
 
+LARGE_ROSTER = 64
+"""Members above whom rosters are made off the event loop: among 500 they are 160 MB, and take seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -262,7 +265,7 @@ class Round:
             self._refuse_if_denied(joined)
             if self.parameters.drawn:
                 await self._draw(joined)
-            rosters = self._core.close_joins()
+            rosters = await self._make_rosters(len(joined))
             self._on_step("joined", self.roster)
             # Nobody uploads before everybody has opened their shares: an agent sends one vector per request, so a
             # cheating dealer must be found while the round can still be begun anew.
@@ -300,6 +303,12 @@ class Round:
         self._begin("cohort", registered)
         self._send("cohort", dict.fromkeys(registered, cohort))
         await self._wait(self._deadlines.join)
+
+    async def _make_rosters(self, members: int) -> dict[str, bytes]:
+        """Close the joins. Nobody is expected to join any more, so no message changes what a thread works on."""
+        if members > LARGE_ROSTER:
+            return await asyncio.to_thread(self._core.close_joins)
+        return self._core.close_joins()
 
     def _begin(self, step: str, expected: Iterable[str]) -> None:
         self._step = step

@@ -1,13 +1,15 @@
-"""What a waiting round does when it is cancelled while an answer arrives."""
+"""What a round does while it waits or works: it can be cancelled when an answer arrives, and others are served."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from analytics_server.coordinator.hub import AgentConnection, Hub
-from analytics_server.coordinator.rounds import Deadlines, Round
+from analytics_server.coordinator.rounds import LARGE_ROSTER, Deadlines, Round
+from trust.secagg import CoordinatorRound
 from trust.secagg.rehearsal import Consortium
 
 
@@ -41,3 +43,26 @@ async def test_a_waiting_round_can_be_cancelled_at_any_tick_after_an_answer(tick
         await asyncio.wait([task])
     assert done
     assert task.cancelled()
+
+
+@pytest.mark.parametrize(("members", "meanwhile"), [(LARGE_ROSTER, False), (LARGE_ROSTER + 1, True)])
+async def test_others_are_served_while_large_rosters_are_made(
+    members: int, meanwhile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    institutions, served, was_served = Consortium("abc"), threading.Event(), []
+    round_ = Round(
+        institutions.parameters(),
+        members=institutions.members,
+        hub=Hub(),
+        deadlines=Deadlines(),
+        on_step=lambda *_: None,
+    )
+
+    def close_joins(_core: CoordinatorRound) -> dict[str, bytes]:
+        was_served.append(served.wait(5 if meanwhile else 0.05))
+        return {}
+
+    monkeypatch.setattr(CoordinatorRound, "close_joins", close_joins)
+    asyncio.get_running_loop().call_soon(served.set)
+    assert await round_._make_rosters(members) == {}
+    assert was_served == [meanwhile]
