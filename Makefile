@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-audit bench-accuracy parity coverage-study attack-report soak fuzz clean bench-training
+.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-audit bench-accuracy bench-sources bench-training parity coverage-study attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -87,6 +87,9 @@ bench-accuracy: $(DEV)  ## error of every statistic over a trusted curator's (Op
 
 parity: $(DEV)  ## every statistic without noise, beside pandas, scipy and statsmodels on pooled data
 	$(BIN)/python benchmarks/parity.py
+
+bench-sources: $(DEV)  ## ten million rows at one institution, beside plain DuckDB
+	$(BIN)/python benchmarks/sources.py
 
 attack-report: $(DEV)  ## attack a live consortium and audit its releases; the tables of docs/attacks.md
 	PYTHONPATH=tests $(BIN)/python benchmarks/attacks.py

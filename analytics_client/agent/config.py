@@ -27,6 +27,8 @@ from queries.policy import ANY, OPERATIONS, Policy
 from queries.schema import Dataset
 
 FILE = "agent.toml"
+_POSTGRESQL = ("postgresql://", "postgres://")
+_SPARK = ("spark://", "local[", "yarn", "k8s://")
 _SUFFIXES: dict[str, Literal["csv", "parquet"]] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]  # TOML has lists, no tuples
 
@@ -83,11 +85,20 @@ class DatasetConfig(_Table):
         if (self.connection is None) != (self.table is None):
             raise ValueError("connection and table go together")
         if self.connection is not None:
-            if not self.connection.startswith(("postgresql://", "postgres://")):
-                raise ValueError('a connection looks like "postgresql://reader@db.example.org/clinic"')
+            if not self.connection.startswith((*_POSTGRESQL, *_SPARK)):
+                raise ValueError(
+                    'a connection looks like "postgresql://reader@db.example.org/clinic" or "spark://host:7077"'
+                )
             if urlsplit(self.connection).password or "password=" in self.connection:
                 raise ValueError("no password belongs into this file: put it into ~/.pgpass, or set PGPASSWORD")
         return self
+
+    @property
+    def engine(self) -> Literal["duckdb", "postgresql", "spark"]:
+        """Return what sums the data."""
+        if self.connection is None:
+            return "duckdb"
+        return "spark" if self.connection.startswith(_SPARK) else "postgresql"
 
     def accepts(self, schema_hash: bytes) -> bool:
         """Return whether the published description is the one this institution has pinned, where it pinned one."""

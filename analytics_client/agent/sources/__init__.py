@@ -16,14 +16,22 @@ __all__ = ["ColumnReport", "Source", "SourceReport", "open_source"]
 
 def open_source(config: DatasetConfig, dataset: Dataset, *, threads: int = 1) -> Source:
     """Open a dataset's local data as agent.toml describes them. Raise ConfigError or DataError if they do not fit."""
-    if config.connection is not None:
+    if config.engine == "postgresql":
         try:
             from analytics_client.agent.sources.postgresql import PostgreSQLSource
         except ImportError:
-            raise ConfigError(
-                "this agent has no PostgreSQL driver", hint='install it: pip install "cohortium[agent,postgres]"'
-            ) from None
+            raise _not_installed("PostgreSQL driver", "postgres") from None
         return PostgreSQLSource.open(config, dataset)
+    if config.engine == "spark":
+        try:
+            from analytics_client.agent.sources.spark import SparkSource
+        except ImportError:
+            raise _not_installed("Spark", "spark") from None
+        return SparkSource.open(config, dataset)
     from analytics_client.agent.sources.duckdb import DuckDBSource
 
     return DuckDBSource.open(config, dataset, threads=threads)
+
+
+def _not_installed(what: str, extra: str) -> ConfigError:
+    return ConfigError(f"this agent has no {what}", hint=f'install it: pip install "cohortium[agent,{extra}]"')

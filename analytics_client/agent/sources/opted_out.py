@@ -47,6 +47,8 @@ def condition(config: DatasetConfig, dataset: Dataset, person: exp.Expr, dialect
         as_bytes = exp.Anonymous(this="convert_to", expressions=[salted, exp.Literal.string("UTF8")])
         digest = exp.Anonymous(this="sha256", expressions=[as_bytes])
         hashed = exp.Anonymous(this="encode", expressions=[digest, exp.Literal.string("hex")])
+    elif dialect == "spark":
+        hashed = exp.Anonymous(this="sha2", expressions=[salted, exp.Literal.number(256)])
     else:
         hashed = exp.Anonymous(this="sha256", expressions=[salted])
     among = exp.In(this=hashed, expressions=[exp.Literal.string(name) for name in sorted(listed.hashes)])

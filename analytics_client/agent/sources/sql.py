@@ -37,7 +37,7 @@ from queries.resolve import columns_used
 from queries.schema import Dataset
 from queries.slots import Axis, Joint, Slot
 
-Dialect = Literal["duckdb", "postgres"]
+Dialect = Literal["duckdb", "postgres", "spark"]
 FEW_EDGES = 65
 """Up to this many a histogram's bins are found by comparisons alone."""
 TABLE, ROW, PERSON, ROWS = "local_rows", "_row", "_person", "_rows"  # no schema name begins with _
@@ -159,6 +159,8 @@ def _lottery(dialect: Dialect) -> exp.Expr:
     salt = cast("BIGINT", exp.Placeholder())
     if dialect == "postgres":
         return exp.func("HASHINT8EXTENDED", column(ROW), salt)
+    if dialect == "spark":
+        return exp.Anonymous(this="XXHASH64", expressions=[column(ROW), salt])
     # Hashing row and salt apart and combining them would keep an order of rows under every salt: hash them as one.
     return exp.Anonymous(this="HASH", expressions=[exp.Anonymous(this="XOR", expressions=[column(ROW), salt])])
 
@@ -314,7 +316,7 @@ def _place(number: int, histogram: ir.Histogram | Axis, dialect: Dialect) -> exp
     if len(edges) > FEW_EDGES and dialect == "postgres":
         inner = exp.Array(expressions=[double(edge) for edge in edges[1:-1]])
         return exp.Anonymous(this="WIDTH_BUCKET", expressions=[value, inner])
-    if not _is_wide(edges):
+    if dialect != "duckdb" or not _is_wide(edges):
         return _halving(value, edges)
     guess = column(f"_g_{number}")
     listed = exp.Array(expressions=[bare_double(edge) for edge in edges])

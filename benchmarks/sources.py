@@ -1,0 +1,117 @@
+"""How fast an institution sums its own rows: 10 million rows of 20 columns in Parquet, GROUP BY with five aggregates.
+
+Beside it, in the same run and with the same threads, DuckDB runs the plain SQL that bounds the same contributions by
+hand: values clipped to their bounds, floats summed (persons have one row each, so neither draws lots). Writes
+benchmarks/results/sources.json:
+
+    ours_s, duckdb_s, ours_over_duckdb     medians of alternating runs; the aim is at most 1.5
+    seconds_by_rows                        the same question over 1/4, 1/2 and all of the rows: cost grows linearly
+    second_analyst_s                       the same data asked by another analyst: nothing is loaded again
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analytics_client.agent import config
+from analytics_client.agent.sources import open_source
+from queries.plan import make_plan
+from queries.schema import from_toml
+from queries.sql import parse
+
+ROWS, COLUMNS, RUNS = 10_000_000, 20, 7
+RESULTS = Path(__file__).parent / "results" / "sources.json"
+ASKED = (
+    "SELECT sex, COUNT(*) AS n, AVG(x0) AS a, AVG(x1) AS b, SUM(x2) AS c, STDDEV(x3) AS d FROM people"
+    " WHERE x4 >= 2 GROUP BY sex"
+)
+BY_HAND = """
+SELECT sex, count(*), sum(least(greatest(x0, 0), 10)), sum(least(greatest(x1, 0), 10)),
+       sum(least(greatest(x2, 0), 10)), sum(least(greatest(x3, 0), 10)), sum(least(greatest(x3, 0), 10) ** 2)
+FROM people WHERE x4 >= 2 AND sex IS NOT NULL GROUP BY sex
+"""
+
+
+def schema() -> str:
+    """The published description."""
+    numbers = "".join(f'[columns.x{i}]\ntype = "number"\nlower = 0\nupper = 10\nnullable = false\n' for i in range(18))
+    sex = '[columns.sex]\ntype = "category"\ncategories = ["f", "m"]\nnullable = false\n'
+    return f'name = "people"\nprivacy_unit = "person"\n{numbers}{sex}'
+
+
+def write(path: Path, rows: int) -> None:
+    """Write a file of a person column, 18 numbers and a category, a million rows at a time."""
+    random = np.random.default_rng(7)
+    writer = None
+    for start in range(0, rows, 1_000_000):
+        count = min(1_000_000, rows - start)
+        columns = {"person": np.arange(start, start + count)}
+        columns |= {f"x{i}": random.normal(5, 2, count) for i in range(COLUMNS - 2)}
+        table = pa.table(columns | {"sex": np.where(random.random(count) < 0.5, "f", "m")})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long something takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Measure and write."""
+    dataset = from_toml(schema())
+    plan = make_plan(parse(ASKED, {"people": dataset}), dataset)
+    threads = os.cpu_count() or 1
+    found: dict[str, object] = {"rows": ROWS, "columns": COLUMNS, "threads": threads, "load": os.getloadavg()[0]}
+    by_rows = {}
+    with tempfile.TemporaryDirectory() as name:
+        for share in (4, 2, 1):
+            path = Path(name) / f"{share}.parquet"
+            write(path, ROWS // share)
+            table = config.parse(f'[datasets.people]\npath = "{path}"\n', Path(name)).datasets["people"]
+            source = open_source(table, dataset, threads=threads)
+            source.aggregate(plan, os.urandom(32))
+            by_rows[ROWS // share] = statistics.median(
+                seconds(lambda source=source: source.aggregate(plan, os.urandom(32)))
+                for _ in range(RUNS)  # type: ignore[misc]
+            )
+            print(f"{ROWS // share:,} rows: {by_rows[ROWS // share]:.3f} s", flush=True)
+            if share != 1:
+                source.close()
+                path.unlink()
+        with duckdb.connect(config={"threads": threads}) as plain:
+            plain.read_parquet(str(path)).create("people")
+            plain.execute(BY_HAND).fetchall()
+            ours, theirs = [], []
+            for _ in range(RUNS):
+                ours.append(seconds(lambda: source.aggregate(plan, os.urandom(32))))
+                theirs.append(seconds(lambda: plain.execute(BY_HAND).fetchall()))
+        another = make_plan(parse(ASKED.replace(">= 2", ">= 3"), {"people": dataset}), dataset)
+        found |= {
+            "ours_s": statistics.median(ours),
+            "duckdb_s": statistics.median(theirs),
+            "ours_over_duckdb": statistics.median(ours) / statistics.median(theirs),
+            "seconds_by_rows": by_rows,
+            "second_analyst_s": seconds(lambda: source.aggregate(another, os.urandom(32))),
+        }
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
