@@ -74,13 +74,11 @@ bench-noise: $(DEV)  ## draws a second of the noise sampler, beside OpenDP's
 bench-secagg: $(DEV)  ## masking beside AES, and rounds of 10 to 500 institutions over loopback mTLS
 	$(BIN)/python benchmarks/secagg.py
 
-<<<<<<< HEAD
 bench-audit: $(DEV)  ## the audit log: appends, ten million entries, tampering, SIGKILL; about an hour
 	$(BIN)/python benchmarks/audit.py
-=======
+
 bench-training: $(DEV)  ## private training beside central DP-SGD, statsmodels, Opacus and plain averaging, some minutes
 	$(BIN)/python benchmarks/training.py
->>>>>>> de2bec9 (Say where noise hides the answer: convergence judged against the noise, drowned risk sets refused)
 
 bench-accuracy: $(DEV)  ## error of every statistic over a trusted curator's (OpenDP), some minutes
 	$(BIN)/python benchmarks/accuracy.py
