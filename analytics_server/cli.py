@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from analytics_server import log_cli
+from analytics_server.council_cli import app as council_app
 from queries.errors import ConfigError
 from trust.command import print_json, run_command
 
@@ -32,6 +33,7 @@ dataset_app = typer.Typer(no_args_is_help=True, help="What can be asked about: a
 app.command()(log_cli.fsck)
 app.add_typer(membership_app, name="membership")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(council_app, name="council")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder, made by init.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
@@ -58,6 +60,10 @@ def init(
     ] = None,
     minimum_cohort: Annotated[int, typer.Option(min=3, help="Fewest institutions behind any answer.")] = 3,
     colluders: Annotated[int, typer.Option(min=1, help="Institutions that may collude with the coordinator.")] = 1,
+    council: Annotated[
+        Path | None,
+        typer.Option(metavar="COUNCIL.toml", help="Govern by a quorum: threshold, and a public key for each member."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Found a consortium: make its keys, its certificate authority and an empty audit log."""
@@ -76,6 +82,7 @@ def init(
         minimum_cohort=minimum_cohort,
         colluders=colluders,
         now=datetime.now(UTC),
+        council=office.load_council(council) if council else None,
     )
     keys_in = governance or folder / office.FOLDER
     if json:

@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,11 +27,14 @@ from queries import schema
 from queries.errors import ConfigError, IdentityError
 from trust.identity import files, keys, membership
 from trust.identity import x509 as certificates
-from trust.identity.dataset import sign_dataset
+from trust.identity.council import Council
+from trust.identity.dataset import PAYLOAD_TYPE as DATASET
+from trust.identity.dataset import sign_dataset, verify_dataset
 from trust.identity.membership import Institution, MembershipDocument, Person
 from trust.identity.names import check_consortium
 
 FOLDER = "governance"
+COUNCIL = "council.toml"
 ROOT_KEY, SIGNING_KEY, FILE = "ca.key", "governance.key", "governance.toml"
 RENEW_ISSUING_BEFORE = timedelta(days=365)
 _TEMPLATE = """\
@@ -51,7 +54,8 @@ class Governance:
     consortium: str
     minimum_cohort: int
     colluders: int
-    key: Ed25519PrivateKey
+    key: Ed25519PrivateKey | None
+    """None where a council governs: then documents are proposed, signed elsewhere, and published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,12 @@ def initialise(
     minimum_cohort: int,
     colluders: int,
     now: datetime,
+    council: Council | None = None,
 ) -> ServerConfig:
-    """Found a consortium: keys, CA, empty store, first log entry. Raises ConfigError and then leaves nothing behind."""
+    """Found a consortium: keys, CA, empty store, first log entry. Raises ConfigError and then leaves nothing behind.
+
+    With a council there is no governance key: what governance says is signed by its members, each on an own machine.
+    """
     check_consortium(consortium)
     if minimum_cohort < membership.MINIMUM_COHORT or colluders < 1:
         raise ConfigError(
@@ -97,12 +105,14 @@ def initialise(
     with _new_folder(folder) as server:
         inside = governance is None or governance.resolve() == (folder / FOLDER).resolve()
         with _new_folder(server / FOLDER if inside or governance is None else governance) as office:
-            _make_authorities(server, office, consortium, now)
+            _make_authorities(server, office, consortium, now, council)
             files.write_new(
                 office / FILE,
                 _TEMPLATE.format(consortium=consortium, minimum_cohort=minimum_cohort, colluders=colluders).encode(),
                 secret=False,
             )
+            if council is not None:
+                files.write_new(office / COUNCIL, _council_text(council), secret=False)
             text = folders.render(
                 consortium=consortium,
                 address=address,
@@ -118,6 +128,10 @@ def initialise(
 
 def open_governance(path: Path, config: ServerConfig) -> Governance:
     """Read a governance folder. Raises ConfigError where it is absent or of another consortium."""
+    if (path / COUNCIL).exists():
+        if load_council(path / COUNCIL).governance_key != config.governance_key:
+            raise ConfigError(f"the council in {path} does not govern consortium {config.consortium!r}")
+        return _decided(path, config)
     if not (path / SIGNING_KEY).exists():
         raise ConfigError(
             f"there are no governance keys in {path}", hint="name the folder they were moved to: --governance FOLDER"
@@ -127,9 +141,13 @@ def open_governance(path: Path, config: ServerConfig) -> Governance:
         raise ConfigError(
             f"the keys in {path} do not govern consortium {config.consortium!r}", hint="name another folder"
         )
+    return replace(_decided(path, config), key=key)
+
+
+def _decided(path: Path, config: ServerConfig) -> Governance:
     try:
         decided = tomllib.loads(files.read(path / FILE).decode())
-        governance = Governance(decided["consortium"], decided["minimum_cohort"], decided["colluders"], key)
+        governance = Governance(decided["consortium"], decided["minimum_cohort"], decided["colluders"], None)
     except (ValueError, KeyError):
         raise ConfigError(f"{path / FILE} is damaged", hint="compare docs/operating.md") from None
     numbers = (governance.minimum_cohort, governance.colluders)
@@ -138,6 +156,20 @@ def open_governance(path: Path, config: ServerConfig) -> Governance:
             f"{path / FILE} does not fit consortium {config.consortium!r}", hint="compare docs/operating.md"
         )
     return governance
+
+
+def load_council(path: Path) -> Council:
+    """Read a council: `threshold = 2` and `[members]` with a public key in hex for each name. Raises ConfigError."""
+    try:
+        read = tomllib.loads(files.read(path).decode())
+        threshold, members = read["threshold"], [bytes.fromhex(key) for key in read["members"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} describes no council", hint='threshold = 2, then [members] with lines like ada = "HEX KEY"'
+        ) from error
+    if type(threshold) is not int:
+        raise ConfigError(f"{path} describes no council", hint="threshold is a number of members")
+    return Council.of(threshold, members)
 
 
 def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
@@ -160,33 +192,83 @@ def publish_membership(
 
     Raises IdentityError where the result would be no valid membership, or nobody has enrolled.
     """
+    if governance.key is None:
+        raise ConfigError("a council governs this consortium", hint="cohortium-server council propose DIR FILE")
     with store.begin() as uow:
         current = current_membership(uow, config)
-        institutions, people = _enrolled(uow)
-        changes = _changes(current, institutions, people)
-        if current is None and not institutions and not people:
-            raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
-        if current is not None and not changes and _says(current) == (governance.minimum_cohort, governance.colluders):
+        payload, changes = _next_payload(uow, config, governance, current, now)
+        if payload is None:
+            assert current is not None  # noqa: S101 - without one there is a payload
             return current, changes
-        payload = membership.build(
-            consortium=config.consortium,
-            epoch=1 if current is None else current.epoch + 1,
-            previous_hash=b"" if current is None else current.hash,
-            issued_at=now,
-            institutions=institutions,
-            people=people,
-            log_key=config.log_key(),
-            log_origin=config.log_origin,
-            minimum_cohort=governance.minimum_cohort,
-            colluders=governance.colluders,
+        return _enter(uow, log, config, membership.sign(payload, governance.key), current), changes
+
+
+def propose_membership(
+    store: Store, config: ServerConfig, path: Path, council: Council, *, now: int
+) -> tuple[bytes, Changes]:
+    """Return the next epoch for the council's members to sign. `path` is the governance folder. Changes nothing.
+
+    Raises IdentityError as `publish_membership` does, or where there is nothing to change, ConfigError for a council
+    that does not govern this consortium.
+    """
+    if council.governance_key != config.governance_key:
+        raise ConfigError(
+            "another council governs this consortium", hint="the members and threshold it was founded with"
         )
-        document = membership.verify(
-            membership.sign(payload, governance.key), config.governance_key, current, consortium=config.consortium
+    with store.read() as uow:
+        payload, changes = _next_payload(uow, config, _decided(path, config), current_membership(uow, config), now)
+    if payload is None:
+        raise IdentityError("nobody joined or left: there is nothing to sign", hint="invite or revoke somebody first")
+    return council.propose(membership.PAYLOAD_TYPE, payload), changes
+
+
+def publish_signed(store: Store, log: AuditLog, config: ServerConfig, envelope: bytes) -> MembershipDocument:
+    """Store a membership that the council has signed, if it continues the one in force.
+
+    Raises SignatureError (too few members), IdentityError (it continues another epoch).
+    """
+    with store.begin() as uow:
+        return _enter(uow, log, config, envelope, current_membership(uow, config))
+
+
+def _next_payload(
+    uow: UnitOfWork, config: ServerConfig, governance: Governance, current: MembershipDocument | None, now: int
+) -> tuple[bytes | None, Changes]:
+    """Return the next epoch to sign, None where nothing changes."""
+    institutions, people = _enrolled(uow)
+    changes = _changes(current, institutions, people)
+    if current is None and not institutions and not people:
+        raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
+    if current is not None and not changes and _says(current) == (governance.minimum_cohort, governance.colluders):
+        return None, changes
+    payload = membership.build(
+        consortium=config.consortium,
+        epoch=1 if current is None else current.epoch + 1,
+        previous_hash=b"" if current is None else current.hash,
+        issued_at=now,
+        institutions=institutions,
+        people=people,
+        log_key=config.log_key(),
+        log_origin=config.log_origin,
+        minimum_cohort=governance.minimum_cohort,
+        colluders=governance.colluders,
+    )
+    return payload, changes
+
+
+def _enter(
+    uow: UnitOfWork, log: AuditLog, config: ServerConfig, envelope: bytes, current: MembershipDocument | None
+) -> MembershipDocument:
+    document = membership.verify(envelope, config.governance_key, current, consortium=config.consortium)
+    if document.epoch != (1 if current is None else current.epoch + 1):
+        raise IdentityError(
+            f"this is epoch {document.epoch}, the one in force is {current.epoch if current else 'none'}",
+            hint="propose the next one and have it signed",
         )
-        uow.add_membership(document.epoch, document.hash, document.envelope)
-        event = log_pb2.MembershipPublished(epoch=document.epoch, membership_hash=document.hash)
-        log.append_in(uow, [stamped("governance", log_pb2.LogEntry(membership_published=event))])
-    return document, changes
+    uow.add_membership(document.epoch, document.hash, document.envelope)
+    event = log_pb2.MembershipPublished(epoch=document.epoch, membership_hash=document.hash)
+    log.append_in(uow, [stamped("governance", log_pb2.LogEntry(membership_published=event))])
+    return document
 
 
 def renew_issuing_authority(path: Path, config: ServerConfig, now: datetime) -> bool:
@@ -206,11 +288,30 @@ def renew_issuing_authority(path: Path, config: ServerConfig, now: datetime) -> 
 
 def publish_dataset(store: Store, log: AuditLog, governance: Governance, text: str) -> tuple[schema.Dataset, bytes]:
     """Sign and store a dataset description written in TOML; return it and its hash. Raises SchemaError."""
-    dataset = schema.from_toml(text)
-    data = schema.to_bytes(dataset)
-    name_hash = schema.schema_hash(data)
+    if governance.key is None:
+        raise ConfigError(
+            "a council governs this consortium", hint="cohortium-server council propose DIR FILE --schema"
+        )
+    data = schema.to_bytes(schema.from_toml(text))
+    return _enter_dataset(store, log, sign_dataset(data, governance.key), keys.public_bytes(governance.key))
+
+
+def propose_dataset(council: Council, text: str) -> bytes:
+    """Return a dataset description written in TOML for the council's members to sign. Raises SchemaError."""
+    return council.propose(DATASET, schema.to_bytes(schema.from_toml(text)))
+
+
+def publish_signed_dataset(
+    store: Store, log: AuditLog, config: ServerConfig, envelope: bytes
+) -> tuple[schema.Dataset, bytes]:
+    """Store a dataset description that the council has signed. Raises SignatureError where too few have."""
+    return _enter_dataset(store, log, envelope, config.governance_key)
+
+
+def _enter_dataset(store: Store, log: AuditLog, envelope: bytes, governance_key: bytes) -> tuple[schema.Dataset, bytes]:
+    dataset, name_hash = verify_dataset(envelope, governance_key)
     with store.begin() as uow:
-        uow.add_dataset(dataset.name, name_hash, sign_dataset(data, governance.key))
+        uow.add_dataset(dataset.name, name_hash, envelope)
         event = log_pb2.DatasetPublished(dataset=dataset.name, schema_hash=name_hash)
         log.append_in(uow, [stamped("governance", log_pb2.LogEntry(dataset_published=event))])
     return dataset, name_hash
@@ -230,20 +331,29 @@ def stamped(actor: str, entry: log_pb2.LogEntry) -> log_pb2.LogEntry:
     return entry
 
 
-def _make_authorities(server: Path, office: Path, consortium: str, now: datetime) -> None:
-    root_key, issuing_key, signing_key = keys.generate_tls_key(), keys.generate_tls_key(), Ed25519PrivateKey.generate()
+def _make_authorities(server: Path, office: Path, consortium: str, now: datetime, council: Council | None) -> None:
+    root_key, issuing_key = keys.generate_tls_key(), keys.generate_tls_key()
     root = certificates.make_root(consortium, root_key, now)
     issuing = certificates.make_issuing(root, root_key, issuing_key.public_key(), consortium, now)
     keys.save(office / ROOT_KEY, root_key)
-    keys.save(office / SIGNING_KEY, signing_key)
+    if council is None:
+        signing_key = Ed25519PrivateKey.generate()
+        keys.save(office / SIGNING_KEY, signing_key)
+        public = keys.public_bytes(signing_key)
+    else:
+        public = council.governance_key
     keys.save(server / folders.ISSUING_KEY, issuing_key)
     keys.save(server / folders.TLS_KEY, keys.generate_tls_key())
     keys.save(server / folders.LOG_KEY, Ed25519PrivateKey.generate())
     files.write_new(server / folders.ISSUING_CERTIFICATE, certificates.to_pem(issuing), secret=False)
-    public = keys.public_bytes(signing_key)
     files.write_new(server / folders.GOVERNANCE_KEY, public.hex().encode() + b"\n", secret=False)
     for folder in (server, office):
         files.write_new(folder / folders.CA, certificates.to_pem(root), secret=False)
+
+
+def _council_text(council: Council) -> bytes:
+    lines = [f'member{number} = "{key.hex()}"' for number, key in enumerate(council.keys, 1)]
+    return "\n".join([f"threshold = {council.threshold}", "[members]", *lines, ""]).encode()
 
 
 def _start_log(config: ServerConfig) -> None:

@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/v1/envelope.proto\x12\x0c\x63ohortium.v1\"^\n\x08\x45nvelope\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12+\n\nsignatures\x18\x03 \x03(\x0b\x32\x17.cohortium.v1.Signature\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/v1/envelope.proto\x12\x0c\x63ohortium.v1\"\x86\x01\n\x08\x45nvelope\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12+\n\nsignatures\x18\x03 \x03(\x0b\x32\x17.cohortium.v1.Signature\x12&\n\x07\x63ouncil\x18( \x01(\x0b\x32\x15.cohortium.v1.Council\"*\n\x07\x43ouncil\x12\x11\n\tthreshold\x18\x01 \x01(\r\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.envelope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENVELOPE']._serialized_start=42
-  _globals['_ENVELOPE']._serialized_end=136
-  _globals['_SIGNATURE']._serialized_start=138
-  _globals['_SIGNATURE']._serialized_end=184
+  _globals['_ENVELOPE']._serialized_start=43
+  _globals['_ENVELOPE']._serialized_end=177
+  _globals['_COUNCIL']._serialized_start=179
+  _globals['_COUNCIL']._serialized_end=221
+  _globals['_SIGNATURE']._serialized_start=223
+  _globals['_SIGNATURE']._serialized_end=269
 # @@protoc_insertion_point(module_scope)

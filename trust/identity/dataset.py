@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from queries import schema
 from trust.identity import envelope as dsse
+from trust.identity.council import verify_governed
 
 PAYLOAD_TYPE = "application/vnd.cohortium.dataset.v1+protobuf"
 
@@ -18,5 +19,5 @@ def sign_dataset(schema_bytes: bytes, governance_key: Ed25519PrivateKey) -> byte
 
 def verify_dataset(envelope: bytes, governance_key: bytes) -> tuple[schema.Dataset, bytes]:
     """Return the dataset and its schema hash. Raises SignatureError (not governance's) or SchemaError (malformed)."""
-    payload = dsse.verify(envelope, PAYLOAD_TYPE, governance_key)
+    payload = verify_governed(envelope, PAYLOAD_TYPE, governance_key)
     return schema.from_bytes(payload), schema.schema_hash(payload)

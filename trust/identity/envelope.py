@@ -46,7 +46,8 @@ def unverified_payload(envelope: bytes, payload_type: str) -> bytes:
     return _parse(envelope, payload_type).payload
 
 
-def _parse(envelope: bytes, payload_type: str) -> envelope_pb2.Envelope:
+def parse(envelope: bytes) -> envelope_pb2.Envelope:
+    """Return the parts of an envelope, nothing verified. Raises SignatureError where these bytes are none."""
     if len(envelope) > MAX_BYTES:
         raise SignatureError(f"a signed envelope of {len(envelope)} bytes is too large")
     parsed = envelope_pb2.Envelope()
@@ -54,6 +55,11 @@ def _parse(envelope: bytes, payload_type: str) -> envelope_pb2.Envelope:
         parsed.ParseFromString(envelope)
     except Exception:  # protobuf raises its own DecodeError, whose import path differs between its back ends
         raise SignatureError("these bytes are not a signed envelope") from None
+    return parsed
+
+
+def _parse(envelope: bytes, payload_type: str) -> envelope_pb2.Envelope:
+    parsed = parse(envelope)
     if parsed.payload_type != payload_type:
         raise SignatureError(f"expected a signed {payload_type}, got {parsed.payload_type[:80]!r}")
     if len(parsed.signatures) != 1:

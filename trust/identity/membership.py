@@ -15,6 +15,7 @@ from protos.v1 import membership_pb2
 from queries.errors import IdentityError, SignatureError
 from trust.identity import envelope as dsse
 from trust.identity import keys
+from trust.identity.council import verify_governed
 from trust.identity.names import check_consortium, check_organisation, check_participant
 from trust.transcript import digest
 
@@ -149,7 +150,7 @@ def verify(
     one may skip epochs this participant slept through. Raises SignatureError, or IdentityError for a document that goes
     back, forks, names another consortium, or contradicts itself.
     """
-    document = _parse(dsse.verify(envelope, PAYLOAD_TYPE, governance_key), envelope)
+    document = _parse(verify_governed(envelope, PAYLOAD_TYPE, governance_key), envelope)
     _check(document)
     expected = previous.consortium if previous is not None else consortium
     if expected is not None and document.consortium != expected:
