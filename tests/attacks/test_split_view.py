@@ -5,6 +5,7 @@ Each is refused by an honest party at once, or stands in what the next query lea
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from harness.consortium import Consortium, consortium
+from typer.testing import CliRunner
 
 from analytics_client.agent.journal import Journal
-from analytics_client.audit import anomalies, read_journal, reconcile, requests, verify
+from analytics_client.audit import anomalies, read_journal, reconcile, requests, verify, write_sqlite
 from analytics_client.audit.history import Entry, History
+from analytics_client.cli import app
 from analytics_client.gossip import verify_witnessed
 from analytics_client.pins import Pins
 from analytics_server.audit.log import AuditLog
@@ -255,6 +258,12 @@ def test_an_omitted_denial_shows_at_the_next_query_and_by_name_in_the_journal(
     assert [(o.decision.allowed, o.decision.rule) for o in compared.missing] == [(False, "signature")]
     with pytest.raises(LogError, match=r"not in the log: decision \d+ .* denied \(signature\)"):
         compared.require()
+    database = tmp_path / "log.sqlite"
+    write_sqlite(history, database)
+    command = ["audit", "reconcile", str(tmp_path / "victim.sqlite"), "--database", str(database)]
+    done = CliRunner().invoke(app, [*command, "--governance-key", key.hex(), "--json"])
+    assert isinstance(done.exception, LogError)
+    assert [m["number"] for m in json.loads(done.stdout)["missing"]] == [compared.missing[0].number]
     for other in INSTITUTIONS[1:]:
         theirs = read_journal(journal(second, other, tmp_path / f"{other}.sqlite"))
         assert reconcile(theirs, requests(history.entries), report.identity_keys[other]).ok
