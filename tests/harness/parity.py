@@ -248,7 +248,7 @@ def described(name: str, values: pd.Series) -> dict[str, float]:
         f"skewness_{name}": values.skew(),
         f"kurtosis_{name}": values.kurt(),
         "count_if": values.isna().sum(),
-        f"avg_ln_{name}_by_{name}_plus": np.log(values * values + 1).mean(),
+        f"avg_ln_{name}_by_{name}": np.log(values * values + 1).mean(),
     }
 
 
