@@ -71,6 +71,24 @@ PLANS = {
         ),
         DATASET,
     ),
+    "derived": make_plan(
+        ir.Query(
+            "patients",
+            named(ir.Mean("ratio"), ir.Stddev("level"), ir.Sum("truth")),
+            where=ir.Comparison("ratio", "<", 4.0),
+            keys=(ir.Key("band"),),
+            derived=(
+                ir.Derived("ratio", ir.Bounded(ir.Arithmetic("/", ir.Value("chol"), ir.Value("age")), 0.0, 5.0)),
+                ir.Derived("level", ir.Bounded(ir.Function("ln", ir.Value("chol")), -1.0, 7.0)),
+                ir.Derived("truth", ir.Truth(ir.Comparison("sex", "=", "male"))),
+                ir.Derived(
+                    "band",
+                    ir.Case((ir.Branch(ir.Comparison("ratio", ">", 1.0), ir.Constant("high")),), ir.Constant("low")),
+                ),
+            ),
+        ),
+        DATASET,
+    ),
     "models": make_plan(
         ir.Query(
             "patients",
