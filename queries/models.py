@@ -17,6 +17,8 @@ from queries.slots import ONE, Axis, Joint, Slot, Term, keys_of, slot_of, times
 
 MAX_TERMS = 64
 """Terms of a regression, or columns of a matrix: the slots are half their square."""
+MAX_PRODUCTS = 600
+"""Sums of one model or matrix: a database takes some seconds to plan so many."""
 MAX_GROUPS = 64
 MAX_TIMES = 2_000
 """Bins of a survival curve, in all groups."""
@@ -116,6 +118,7 @@ def _matrix(kind: str, columns: tuple[str, ...], dataset: Dataset) -> None:
     _distinct("a matrix", columns)
     if not 2 <= len(columns) <= MAX_TERMS:
         raise QueryError(f"a matrix has 2 to {MAX_TERMS} columns", hint="name them: matrix(_.age, _.chol)")
+    _few_products("the matrix", [ONE, *(Term((name,)) for name in columns)], columns, dataset)
 
 
 def _linear_model(node: ir.LinearModel, dataset: Dataset) -> None:
@@ -130,6 +133,13 @@ def _linear_model(node: ir.LinearModel, dataset: Dataset) -> None:
         raise QueryError(
             f"the model has {len(terms)} terms; at most {MAX_TERMS} are possible", hint="use fewer predictors or keys"
         )
+    _few_products("the model", [*terms, Term((node.response,))], node.columns, dataset)
+
+
+def _few_products(what: str, terms: list[Term], among: tuple[str, ...], dataset: Dataset) -> None:
+    sums = len(_products(terms, among, dataset))
+    if sums > MAX_PRODUCTS:
+        raise QueryError(f"{what} needs {sums:,} sums; at most {MAX_PRODUCTS} are possible", hint="name fewer columns")
 
 
 def _mean_test(node: ir.MeanTest, column: str, mean: object, other: str | None, dataset: Dataset) -> ir.MeanTest:

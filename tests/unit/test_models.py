@@ -128,6 +128,15 @@ def test_the_gate_says_what_is_wrong_with_a_model_and_what_to_do(
     assert caught.value.hint
 
 
+def test_models_have_as_many_columns_as_a_database_can_sum() -> None:
+    wide = schema.Dataset("wide", tuple(schema.Column(f"x{i}", schema.Numeric(0, 1)) for i in range(40)))
+    columns = [_[column.name] for column in wide.columns]
+    for measure in (correlation_matrix(*columns), linear_model(columns[0], on=columns[1:])):
+        with pytest.raises(QueryError, match="at most 600 are possible"):
+            Table(wide).agg(out=measure).build()
+    assert len(make_plan(Table(wide).agg(out=linear_model(columns[0], on=columns[1:30])).build(), wide).slots) == 496
+
+
 def test_a_t_test_compares_with_one_thing() -> None:
     for arguments in ({}, {"mean": 200, "by": _.sex}):
         with pytest.raises(QueryError, match="a mean or by a column"):

@@ -38,6 +38,8 @@ from queries.schema import Dataset
 from queries.slots import Axis, Joint, Slot
 
 Dialect = Literal["duckdb", "postgres", "spark"]
+FEW_COLUMNS = 2
+"""Up to so many columns each sum tests by itself that a row has a value in all of them."""
 FEW_EDGES = 65
 """Up to this many a histogram's bins are found by comparisons alone."""
 TABLE, ROW, PERSON, ROWS = "local_rows", "_row", "_person", "_rows"  # no schema name begins with _
@@ -173,6 +175,10 @@ def _cells(plan: Plan, source: str, dialect: Dialect) -> exp.Select:
         exp.alias_(_unit(plan.dataset, name, dialect), f"_u_{name}") for name in _slot_columns(plan) if name in moments
     ]
     outputs += [column(name) for name in [*_slot_columns(plan), *_apart(plan)]]
+    outputs += [
+        exp.alias_(exp.and_(*[present(name) for name in names]), f"_all_{place}")
+        for place, names in enumerate(_complete(plan))
+    ]
     if dialect == "duckdb":
         outputs += [
             exp.alias_(_guess(axis), f"_g_{number}")
@@ -243,7 +249,11 @@ def _product(plan: Plan, slot: Slot) -> exp.Expr:
     conditions: list[exp.Expr] = [
         exp.EQ(this=column(name), expression=scalar(dataset, name, key)) for name, key in slot.levels
     ]
-    conditions += [present(name) for name in slot.among if name not in slot.factors]
+    complete = _complete(plan)
+    if slot.among in complete:
+        conditions.append(column(f"_all_{complete.index(slot.among)}"))
+    else:
+        conditions += [present(name) for name in slot.among if name not in slot.factors]
     if not slot.factors:
         return exp.Count(this=exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=integer(1))]))
     value: exp.Expr = column(f"_u_{slot.factors[0]}")
@@ -252,6 +262,11 @@ def _product(plan: Plan, slot: Slot) -> exp.Expr:
     if conditions:
         value = exp.Case(ifs=[exp.If(this=exp.and_(*conditions), true=value)])
     return _total(plan, value)
+
+
+def _complete(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    """Sets of columns whose presence is settled once a row: a model of many columns asks for it in every sum."""
+    return tuple(dict.fromkeys(slot.among for slot in plan.slots if len(slot.among) > FEW_COLUMNS))
 
 
 def _total(plan: Plan, value: exp.Expr) -> exp.Expr:
