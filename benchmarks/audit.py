@@ -15,9 +15,9 @@ Writes benchmarks/results/audit.json; parts that were not run keep what an earli
                            hashes, tree, every stored hash and node held against it, parsing, times, and the signatures
                            of its heads and witnesses (one head with one cosignature per 1,000 entries) and of the
                            decisions in it (one per 4,000 entries). More of them cost `signature_us` for each
-    tamper                 10,000 random changes of 1,000 random histories, and 10,000 honest histories: tests/harness/
-                           tampering.py says which changes, and what counts as named
-    crash                  500 deaths by SIGKILL of a writer on each store: tests/harness/killing.py
+    tamper                 10,000 random changes of random histories, and 10,000 honest histories: tests/harness/
+                           tampering.py says which changes, and what counts as named (--changes, --honest for fewer)
+    crash                  500 deaths by SIGKILL of a writer on each store: tests/harness/killing.py (--kills for fewer)
 """
 
 from __future__ import annotations
@@ -228,13 +228,13 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def tamper() -> dict[str, Any]:
+def tamper(changes: int, honest: int) -> dict[str, Any]:
     """Random changes of random histories, and as many honest ones."""
     with tempfile.TemporaryDirectory(dir=_quick_folder()) as name:
         folder = Path(name)
         template = folder / "template.sqlite"
         Store.create(f"sqlite:///{template}").close()
-        found = tampering.run(folder, template, changes=CHANGES, histories=HONEST, seed=int(time.time()))
+        found = tampering.run(folder, template, changes=changes, histories=honest, seed=int(time.time()))
     assert not found.missed, found.missed[:5]
     return {
         "tamper": {
@@ -249,12 +249,12 @@ def tamper() -> dict[str, Any]:
     }
 
 
-def crash() -> dict[str, Any]:
-    """A writer killed KILLS times on each store."""
+def crash(kills: int) -> dict[str, Any]:
+    """A writer killed `kills` times on each store."""
     found = {}
     with stores() as urls:
         for name, url in urls.items():
-            found[name] = asdict(killing.kill_often(url, KILLS, check_every=25))
+            found[name] = asdict(killing.kill_often(url, kills, check_every=25))
             print(name, found[name], flush=True)
     total = {key: sum(deaths[key] for deaths in found.values()) for key in ("tried", "lost", "doubled", "inconsistent")}
     return {"crash": {**total, "stores": found}}
@@ -269,14 +269,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--database", type=Path, help="where the large log is kept")
+    parser.add_argument("--changes", type=int, default=CHANGES)
+    parser.add_argument("--honest", type=int, default=HONEST)
+    parser.add_argument("--kills", type=int, default=KILLS)
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "append": append,
             "large": lambda: large(given.database or Path(folder) / "large.sqlite"),
-            "tamper": tamper,
-            "crash": crash,
+            "tamper": lambda: tamper(given.changes, given.honest),
+            "crash": lambda: crash(given.kills),
         }
         for name in given.only or PARTS:
             before = os.getloadavg()[0]
@@ -288,6 +291,7 @@ def main() -> None:
                 "took_s": round(time.perf_counter() - start),
                 "date": datetime.now(UTC).date().isoformat(),
             }
+            results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | results
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 

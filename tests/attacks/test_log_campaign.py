@@ -22,9 +22,9 @@ def check(campaign: Campaign) -> None:
 
 
 def test_random_changes_are_named(tmp_path: Path, template: Path) -> None:
-    check(run(tmp_path, template, changes=200, histories=12, seed=5))
+    check(run(tmp_path, template, changes=200, histories=60, seed=5))
 
 
 @pytest.mark.soak
 def test_ten_thousand_changes_are_named(tmp_path: Path, template: Path) -> None:
-    check(run(tmp_path, template, changes=10_000, histories=1000, seed=6))
+    check(run(tmp_path, template, changes=10_000, histories=10_000, seed=6))

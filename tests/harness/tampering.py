@@ -54,11 +54,18 @@ class History:
         return verify_database(path or self.path, self.governance_key, checkpoints=[self.kept])
 
 
-def make_history(folder: Path, template: Path, generator: Random) -> History:
-    """Write an honest log of one to seven requests in random transactions, with witnesses now and then."""
+def make_history(folder: Path, template: Path, generator: Random, told: Callable[[History], None]) -> History:
+    """Write an honest log of one to seven requests in random transactions, with witnesses now and then.
+
+    `told` is given the log as it stands after every step: each of these is an honest history of its own.
+    """
     path = Path(shutil.copy(template, folder / f"{generator.getrandbits(64):x}.sqlite"))
     world = World(Store.open(f"sqlite:///{path}"))
     world.begin()
+
+    def now() -> History:
+        return History(path, world.governance_key, world.checkpoints()[-1], len(world.entries()))
+
     for _ in range(generator.randint(1, 7)):
         world.query(denied_by=generator.choice(["", "", *INSTITUTIONS]), dataset=generator.choice(["patients", "labs"]))
         chance = generator.random()
@@ -69,10 +76,12 @@ def make_history(folder: Path, template: Path, generator: Random) -> History:
         elif chance < 0.7:
             read = log_pb2.LogRead(what="everything", last=generator.randrange(50))
             world.append(*[log_pb2.LogEntry(actor="olga", log_read=read)] * generator.randint(1, 5))
-    kept = world.witness()
-    size = len(world.entries())
+        told(now())
+    world.witness()
+    made = now()
     world.store.close()
-    return History(path, world.governance_key, kept, size)
+    told(made)
+    return made
 
 
 def tamper(history: History, copy: Path, generator: Random) -> tuple[str, Touched]:
@@ -87,16 +96,18 @@ def tamper(history: History, copy: Path, generator: Random) -> tuple[str, Touche
 
 
 def run(folder: Path, template: Path, *, changes: int, histories: int, seed: int) -> Campaign:
-    """Verify honest histories, then changed copies of them, spread evenly."""
+    """Verify `histories` honest histories, and `changes` changed copies of those that are complete."""
     generator = Random(seed)
     campaign = Campaign()
     copy = folder / "copy.sqlite"
-    for number in range(histories):
-        history = make_history(folder, template, generator)
+
+    def honest(history: History) -> None:
         campaign.honest += 1
-        report = history.verify()
-        campaign.false_alarms += not report.ok
-        for _ in range(changes * (number + 1) // histories - changes * number // histories):
+        campaign.false_alarms += not history.verify().ok
+
+    while campaign.honest < histories or campaign.tried < changes:
+        history = make_history(folder, template, generator, honest)
+        for _ in range(min(changes - campaign.tried, changes * campaign.honest // histories - campaign.tried)):
             shutil.copy(history.path, copy)
             kind, touched = tamper(history, copy, generator)
             report = history.verify(copy)
@@ -165,9 +176,11 @@ def _insert_entry(connection: sqlite3.Connection, history: History, generator: R
     rows = connection.execute("SELECT leaf FROM audit_entry ORDER BY seq").fetchall()
     made_up = log_pb2.LogEntry(at_ms=1 << 43, actor="mallory", log_read=log_pb2.LogRead(what="nothing"))
     leaf = generator.choice([entries.encode(made_up), rows[generator.randrange(len(rows))][0]])
-    rows.insert(at, (leaf,))
-    _write(connection, [row[0] for row in rows])
-    return _points_at([at])
+    before = [row[0] for row in rows]
+    after = [*before[:at], leaf, *before[at:]]
+    _write(connection, after)
+    # A copy put beside its equals could as well be the last of them.
+    return _points_at([at, next(i for i, row in enumerate(after) if before[i : i + 1] != [row])])
 
 
 def _reorder(connection: sqlite3.Connection, history: History, generator: Random) -> Touched:
