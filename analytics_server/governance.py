@@ -325,6 +325,23 @@ def revoke(store: Store, log: AuditLog, participant: str, reason: str) -> None:
         log.append_in(uow, [stamped("operator", log_pb2.LogEntry(revoked=event))])
 
 
+def identify(store: Store, log: AuditLog, participant: str, name: str, contact: str) -> None:
+    """Write down who is behind an id; the log says that, not who. Raises IdentityError on an unknown id."""
+    with store.begin() as uow:
+        uow.identify(participant, name, contact)
+        event = log_pb2.IdentityChanged(participant=participant)
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(identity_changed=event))])
+
+
+def erase_identity(store: Store, log: AuditLog, participant: str) -> None:
+    """Forget who is behind an id. Every entry, proof and signature stays valid. Raises IdentityError on nobody."""
+    with store.begin() as uow:
+        uow.erase_identity(participant)
+        event = log_pb2.IdentityChanged(participant=participant, erased=True)
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(identity_changed=event))])
+    store.scrub()
+
+
 def stamped(actor: str, entry: log_pb2.LogEntry) -> log_pb2.LogEntry:
     """Return the entry with its actor and the present moment filled in."""
     entry.actor, entry.at_ms = actor, time.time_ns() // 1_000_000

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from analytics_server.store import tables as t
-from analytics_server.store.rows import DatasetRow, InvitationRow, ParticipantRow
+from analytics_server.store.rows import DatasetRow, IdentityRow, InvitationRow, ParticipantRow
 from queries.errors import IdentityError, InvitationError
 
 _ABSENT = bytes(32)
@@ -109,6 +109,27 @@ class People:
         done = self._connection.execute(update(t.participant).where(t.participant.c.id == id).values(revoked=1))
         if done.rowcount != 1:
             raise IdentityError(f"there is no participant {id!r}", hint="cohortium-server membership lists them")
+
+    def identify(self, id: str, name: str, contact: str) -> None:
+        """Keep whom an id stands for, replacing what was kept. Raise IdentityError where nobody has enrolled as it."""
+        if self.participant(id) is None:
+            raise IdentityError(
+                f"there is no participant {id!r}", hint="cohortium-server membership pending lists them"
+            )
+        self._connection.execute(delete(t.identity).where(t.identity.c.id == id))
+        self._connection.execute(insert(t.identity).values(id=id, name=name, contact=contact))
+
+    def identity(self, id: str) -> IdentityRow | None:
+        """Return whom an id stands for, None where nothing is kept."""
+        row = self._connection.execute(select(t.identity).where(t.identity.c.id == id)).one_or_none()
+        return None if row is None else IdentityRow(row.id, row.name, row.contact)
+
+    def erase_identity(self, id: str) -> None:
+        """Forget whom an id stands for. Raise IdentityError where nothing is kept."""
+        if self._connection.dialect.name == "sqlite":  # else the name stays in the page's free space
+            self._connection.execute(text("PRAGMA secure_delete = ON"))
+        if self._connection.execute(delete(t.identity).where(t.identity.c.id == id)).rowcount != 1:
+            raise IdentityError(f"nobody is known behind {id!r}", hint="there is nothing to erase")
 
     def add_membership(self, epoch: int, hash: bytes, envelope: bytes) -> None:
         """Publish a membership. Raise IdentityError unless its epoch is the next one."""

@@ -14,7 +14,11 @@ from analytics_server.store import engine as engines
 from queries.errors import ConfigError
 
 RECORDS = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership", "dataset", "job_round")
-CHANGING = {"participant": "INSERT, UPDATE, DELETE", "audit_index": "INSERT, DELETE"}
+CHANGING = {
+    "participant": "INSERT, UPDATE, DELETE",
+    "identity": "INSERT, UPDATE, DELETE",
+    "audit_index": "INSERT, DELETE",
+}
 GUARDED = {
     "request": "INSERT, UPDATE (state, release, failure)",
     "invitation": "INSERT, UPDATE (redeemed_at)",

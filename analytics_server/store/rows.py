@@ -34,6 +34,15 @@ class ParticipantRow:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityRow:
+    """The person behind a pseudonymous id."""
+
+    id: str
+    name: str
+    contact: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetRow:
     """A published dataset description: the exact governance-signed envelope."""
 

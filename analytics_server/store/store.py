@@ -146,6 +146,17 @@ class Store:
         with engines.explained(), self._reader.connect() as connection, connection.begin():
             yield UnitOfWork(connection)
 
+    def scrub(self) -> None:
+        """Have the database forget what was deleted: on SQLite, empty the write-ahead log into the file.
+
+        On PostgreSQL rows that are gone stay on disk until a VACUUM, which is the owner's to run.
+        """
+        if self._url.drivername == "sqlite":
+            with engines.explained(), self._engine.connect().execution_options(**{engines.WRITES: True}) as connection:
+                raw = connection.connection.cursor()
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                raw.close()
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()

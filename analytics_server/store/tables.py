@@ -39,6 +39,16 @@ participant = Table(
     Column("revoked", Integer, nullable=False, server_default="0"),
 )
 
+# The names behind ids, for whoever may see them. Nothing else refers to it.
+identity = Table(
+    "identity",
+    METADATA,
+    Column("id", Text, ForeignKey("participant.id"), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("contact", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 membership = Table(
     "membership",
     METADATA,

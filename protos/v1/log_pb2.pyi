@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "stated")
+    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated")
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class LogEntry(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     LOG_READ_FIELD_NUMBER: _ClassVar[int]
     LOG_STARTED_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_CHANGED_FIELD_NUMBER: _ClassVar[int]
     STATED_FIELD_NUMBER: _ClassVar[int]
     at_ms: int
     actor: str
@@ -37,8 +38,17 @@ class LogEntry(_message.Message):
     failed: Failed
     log_read: LogRead
     log_started: LogStarted
+    identity_changed: IdentityChanged
     stated: Stated
-    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ...) -> None: ...
+    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ...) -> None: ...
+
+class IdentityChanged(_message.Message):
+    __slots__ = ("participant", "erased")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    ERASED_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    erased: bool
+    def __init__(self, participant: _Optional[str] = ..., erased: _Optional[bool] = ...) -> None: ...
 
 class LogStarted(_message.Message):
     __slots__ = ("consortium", "governance_key")

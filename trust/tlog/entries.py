@@ -150,5 +150,6 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
         f" ({'charged' if e.charged else 'nothing charged'})"
     ),
     "stated": lambda e: f"stated on its {e.about}: {e.text}" + (f" (sha256 {_short(e.subject)})" if e.subject else ""),
+    "identity_changed": lambda e: f"{'erased' if e.erased else 'wrote down'} who is behind {e.participant}",
     "log_read": lambda e: f"read the log, {e.what or 'everything'}, entries {e.first} to {e.last}",
 }
