@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import grpc.aio
 import structlog
 
+from analytics_client.agent.chunks import encode_chunk, open_uploads
 from analytics_client.agent.responder import ActiveRound, Responder
 from analytics_client.agent.training.models import Models
 from protos.v1 import agent_pb2, agent_pb2_grpc
@@ -93,8 +94,7 @@ class _Stream:
 
     def __init__(self, link: Link, channel: grpc.aio.Channel) -> None:
         self._link = link
-        stub = agent_pb2_grpc.AgentLinkStub(channel)
-        self._control, self._uploads = stub.Connect(), stub.Upload()
+        self._control, self._uploads = agent_pb2_grpc.AgentLinkStub(channel).Connect(), open_uploads(channel)
         self._control_turn, self._upload_turn = asyncio.Lock(), asyncio.Lock()
         self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
         self._models = Models()
@@ -266,9 +266,7 @@ class _Stream:
         try:
             while (data := await _run(size, next, chunks, None)) is not None:
                 left -= len(data)
-                message = agent_pb2.UploadChunk(round_id=active.id, data=data)
-                if not left:
-                    message.manifest = active.core.manifest()
+                message = encode_chunk(active.id, data, b"" if left else active.core.manifest())
                 if sending is not None:
                     await sending
                 sending = asyncio.create_task(self._send_chunk(message))
@@ -278,7 +276,7 @@ class _Stream:
             if sending is not None:
                 sending.cancel()
 
-    async def _send_chunk(self, message: agent_pb2.UploadChunk) -> None:
+    async def _send_chunk(self, message: bytes) -> None:
         async with self._upload_turn:
             await self._uploads.write(message)
 

@@ -84,6 +84,7 @@ def agent() -> None:
 
     from analytics_client.agent.cli import main
     from analytics_client.agent.ledger import Ledger
+    from protos.v1 import agent_pb2
 
     course = Course(Path(sys.argv[-1]))
 
@@ -96,9 +97,13 @@ def agent() -> None:
 
     for name in ("reserve", "upload", "reveal", "release", "set_head"):
         course.around(Ledger, name, commit(name))
-    course.around(
-        _call._StreamRequestMixin, "write", lambda _call, message: ("send " + _kind(message), _round(message))
-    )
+
+    def write(_call: object, message: Any) -> tuple[str, str]:
+        if isinstance(message, bytes):  # of an upload, which are encoded as they are made
+            message = agent_pb2.UploadChunk.FromString(message)
+        return "send " + _kind(message), _round(message)
+
+    course.around(_call._StreamRequestMixin, "write", write)
     main()
 
 

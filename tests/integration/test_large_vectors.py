@@ -13,11 +13,12 @@ from harness.consortium import consortium
 from harness.identity import Authority, serving
 from harness.noiseless import remove_noise
 
+from analytics_client.agent.chunks import encode_chunk, open_uploads
 from analytics_client.agent.responder import Responder
 from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.coordinator.rounds import Deadlines, Round
-from protos.v1 import agent_pb2, agent_pb2_grpc
+from protos.v1 import agent_pb2_grpc
 from trust.rpc.channel import connect_aio
 from trust.rpc.server import Gate, mutual_credentials
 from trust.secagg import Member, RoundParameters
@@ -122,14 +123,14 @@ async def test_a_coordinator_that_stops_reading_stops_the_sender() -> None:
     connection = AgentConnection(id="a", sent_size=0)
     connection.rounds[round_.id] = round_
     hub.register(connection)
-    servicer = AgentServicer(hub=hub, directory=Door(authority.consortium), on_cosignature=lambda *_: None)  # type: ignore[arg-type]  # all it needs here
+    servicer = AgentServicer(hub=hub, directory=Door(authority.consortium), witnessing=None, statements=None)  # type: ignore[arg-type]  # all it needs here
     key, chain = authority.leaf("coordinator", "coordinator")
     chunks, sent, data = 96, 0, bytes(1 << 20)
 
     async def send(call: Any) -> None:
         nonlocal sent
         for _ in range(chunks):
-            await call.write(agent_pb2.UploadChunk(round_id=round_.id, data=data))
+            await call.write(encode_chunk(round_.id, data))
             sent += 1
         await call.done_writing()
 
@@ -139,7 +140,7 @@ async def test_a_coordinator_that_stops_reading_stops_the_sender() -> None:
     ) as address:
         channel = await connect_aio(address, authority.identity("agent", "a"))
         try:
-            call = agent_pb2_grpc.AgentLinkStub(channel).Upload()
+            call = open_uploads(channel)
             before = resident_mib()
             sending = asyncio.create_task(send(call))
             while sent == 0:
