@@ -33,7 +33,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analytics_client.agent.noise import share
+from analytics_client.agent.noise import gaussian
+from analytics_client.agent.noise.stream import Stream
 from analytics_client.agent.training import descent
 from queries.schema import Dataset, from_toml
 from queries.subsampling import smallest_multiplier
@@ -134,7 +135,7 @@ def from_data() -> Path:
 
 
 def coverage(jobs: int = 2000) -> dict[str, Any]:
-    """Logistic regression of 3,000 persons at rho 0.02 and 0.4: where noise matters more than sampling, and less."""
+    """Logistic regression of 1,000 persons at rho 0.2 and 2: where noise matters more than sampling, and less."""
     dataset = from_toml(
         'name = "d"\nmax_persons = 100000\n[columns.x]\ntype = "number"\nlower = -1\nupper = 1\n'
         '[columns.z]\ntype = "category"\ncategories = ["no", "yes"]\n'
@@ -142,17 +143,17 @@ def coverage(jobs: int = 2000) -> dict[str, Any]:
     )
     truth = {"(intercept)": -0.4, "x": 0.8, "z=yes": -0.6}
     random, out = np.random.default_rng(2024), {}
-    for rho in (0.02, 0.4):
+    for rho in (0.2, 2.0):
         job = make_job(dataset, "logistic", "y", (("x",), ("z",)), rounds=6, spare_rounds=0)
         plan = make_job_plan(job, dataset, int(rho * 1e9))
         deviation = math.sqrt(plan.delta_squared * 1e9 / (2 * plan.round_rho_nano)) / 2.0**plan.scale_bits
-        population = pooled = total = 0
+        population = pooled = total = converged = 0
         for _ in range(jobs // 2):
-            x, z = random.uniform(-1, 1, 3000), (random.random(3000) < 0.4).astype(float)
+            x, z = random.uniform(-1, 1, 1000), (random.random(1000) < 0.4).astype(float)
             values = {
                 "x": x,
                 "z": z,
-                "y": (random.random(3000) < 1 / (1 + np.exp(0.4 - 0.8 * x + 0.6 * z))).astype(float),
+                "y": (random.random(1000) < 1 / (1 + np.exp(0.4 - 0.8 * x + 0.6 * z))).astype(float),
             }
             exact = {c.name: c.value for c in fitted(plan, values).coefficients}
             theta, releases = newton.initial(plan), []
@@ -160,11 +161,17 @@ def coverage(jobs: int = 2000) -> dict[str, Any]:
                 sums = plan.sums(values, theta) / 2.0**plan.scale_bits
                 releases.append(newton.Released(theta, sums + random.normal(0, deviation, plan.length), deviation))
                 theta = newton.advance(plan, releases[-1])
-            for c in newton.fit(plan, releases).coefficients:
+            found = newton.fit(plan, releases)
+            converged += found.converged
+            for c in found.coefficients:
                 population += c.low <= truth[c.name] <= c.high
                 pooled += c.pooled_low <= exact[c.name] <= c.pooled_high
                 total += 1
-        out[f"{rho:g}"] = {"population": population / total, "pooled": pooled / total}
+        out[f"{rho:g}"] = {
+            "population": population / total,
+            "pooled": pooled / total,
+            "converged": converged / (jobs // 2),
+        }
     mean = float(np.mean([entry["population"] for entry in out.values()]))
     return {"glm_interval_coverage": mean, "glm_interval_coverage_by_rho": out}
 
@@ -192,15 +199,15 @@ def accuracy(plan: JobPlan, theta: np.ndarray, values: Values) -> float:
 
 
 def welch(repeats: int = 20) -> dict[str, Any]:
-    """Multinomial regression on scikit-learn's digits, three institutions, 60 rounds of a tenth of the persons."""
+    """Multinomial regression on scikit-learn's digits, three institutions, 30 rounds of a tenth of the persons."""
     dataset, train, test = digits()
     terms = tuple((name,) for name in train if name != "y")
     parts = [{name: column[start::3] for name, column in train.items()} for start in range(3)]
     p_values, means = {}, {}
     for epsilon in (1, 2, 4, 8):
-        multiplier = smallest_multiplier(epsilon, dataset.delta, rate=0.1, rounds=61)
+        multiplier = smallest_multiplier(epsilon, dataset.delta, rate=0.1, rounds=31)
         how = Descent("sgd", "momentum", 0.1, multiplier, 1.0, 140.0, 1.0, momentum=0.5)
-        job = make_job(dataset, "multinomial", "y", terms, rounds=60, descent=how)
+        job = make_job(dataset, "multinomial", "y", terms, rounds=30, descent=how)
         plan = make_job_plan(job, dataset, stated_rho_nano(job, dataset))
         found = [accuracies(plan, parts, train, test, repeat) for repeat in range(repeats)]
         apart, central, free = np.array(found).T
@@ -238,7 +245,8 @@ def run(plan: JobPlan, ask: Callable[[np.ndarray], np.ndarray], deviation: float
 def sum_of(plan: JobPlan, parts: list[Values], theta: np.ndarray, noise: Any) -> np.ndarray:
     """What three agents would release together."""
     return sum(
-        (descent.sums(plan, part, theta) << noise.refine_bits) + share(plan.length, noise.share_variance)
+        (descent.sums(plan, part, theta) << noise.refine_bits)
+        + gaussian.draw(plan.length, noise.share_variance, Stream.fresh())
         for part in parts
     ).astype(float)
 
