@@ -183,16 +183,17 @@ def _fill(
     kind = "VIEW" if in_place else "TABLE"
     staged = loading.staged(dataset, source, selected, config.missing, in_place=in_place)
     _create(connection, kind, loading.STAGED, staged)
-    _refuse_text_in_numbers(connection, dataset)
-    _insert_codes(connection, dataset, config)
+    numbers = loading.as_numbers(dataset, selected, config.missing)
+    _refuse_text_in_numbers(connection, dataset, numbers)
     person = exp.column(loading.PERSON_TEXT, table=loading.STAGED)
     counted = opted_out.condition(config, dataset, person, "duckdb")
     if dataset.privacy_unit and not in_place:
         _create(connection, "TABLE", loading.PEOPLE, loading.people(counted))
-    _create(connection, kind, sql.TABLE, loading.normal(dataset, in_place=in_place, counted=counted))
+    codes = _codes(dataset, config)
+    _create(connection, kind, sql.TABLE, loading.normal(dataset, codes, numbers, in_place=in_place, counted=counted))
     report = _report(connection, dataset, {name: header[at][0] for name, at in where.items()})
     if not in_place:
-        for table in (loading.STAGED, loading.PEOPLE, loading.CODES):
+        for table in (loading.STAGED, loading.PEOPLE):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     _lock_down(connection, files if in_place else ())
     return report
@@ -229,12 +230,12 @@ def _csv_header(file: Path, delimiter: str) -> list[str]:
     return names
 
 
-def _refuse_text_in_numbers(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
-    statement = loading.misfits(dataset)
-    if statement is None:
+def _refuse_text_in_numbers(connection: duckdb.DuckDBPyConnection, dataset: Dataset, numbers: frozenset[str]) -> None:
+    numeric = [column.name for column in dataset.columns if not isinstance(column.kind, Categorical)]
+    names = [name for name in numeric if name not in numbers]
+    if not names:
         return
-    firsts = connection.execute(statement.sql("duckdb")).fetchone() or ()
-    names = [column.name for column in dataset.columns if not isinstance(column.kind, Categorical)]
+    firsts = connection.execute(loading.misfits(names).sql("duckdb")).fetchone() or ()
     for name, row in zip(names, firsts, strict=True):
         if row is not None:
             file, line = connection.execute(
@@ -248,22 +249,15 @@ def _refuse_text_in_numbers(connection: duckdb.DuckDBPyConnection, dataset: Data
             )
 
 
-def _insert_codes(connection: duckdb.DuckDBPyConnection, dataset: Dataset, config: DatasetConfig) -> None:
-    rows: list[tuple[str, str | None, float | None, int]] = []
+def _codes(dataset: Dataset, config: DatasetConfig) -> dict[str, local_columns.Codes]:
+    codes = {}
     for column in dataset.columns:
         configured = config.columns.get(column.name, ColumnConfig()).values
-        if not isinstance(column.kind, Categorical):
-            if configured:
-                raise ConfigError(f"agent.toml maps values of {column.name!r}, which is numeric", hint="remove them")
-            continue
-        codes = local_columns.codes(column.name, column.kind, configured)
-        rows += [(column.name, text, None, code) for text, code in codes.texts.items()]
-        rows += [(column.name, None, number, code) for number, code in codes.numbers.items()]
-    connection.execute(
-        "CREATE TABLE codes AS SELECT unnest(?::VARCHAR[]) AS column_name, unnest(?::VARCHAR[]) AS text,"
-        " unnest(?::DOUBLE[]) AS number, unnest(?::INTEGER[]) AS code",
-        [list(part) for part in zip(*rows, strict=True)] or [[], [], [], []],
-    )
+        if isinstance(column.kind, Categorical):
+            codes[column.name] = local_columns.codes(column.name, column.kind, configured)
+        elif configured:
+            raise ConfigError(f"agent.toml maps values of {column.name!r}, which is numeric", hint="remove them")
+    return codes
 
 
 def _create(connection: duckdb.DuckDBPyConnection, kind: str, name: str, query: exp.Query) -> None:
