@@ -334,6 +334,10 @@ class BenchResponder:
         self._members = members
         self._fleet = fleet
 
+    def statements(self) -> list[tuple[int, agent_pb2.Statement]]:
+        """There is no log to say anything in."""
+        return []
+
     def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, None]:
         core = AgentRound(
             announce.parameters,
