@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from queries import ir, schema
 from queries.errors import QueryError
@@ -53,7 +52,6 @@ def extend(dataset: schema.Dataset, derived: Iterable[ir.Derived]) -> schema.Dat
     return dataset
 
 
-@lru_cache(maxsize=1024)
 def _extended(dataset: schema.Dataset, each: ir.Derived) -> schema.Dataset:
     kind, nullable = _kind(each, dataset)
     column = schema.Column(each.name, kind, nullable=nullable)

@@ -36,13 +36,13 @@ def tree_of(kind: Numeric) -> Tree:
     """Return the tree of a numeric column: a function of its public bounds alone."""
     values = kind.upper - kind.lower + 1 if kind.integer else float("inf")
     if values <= MOST_LEAVES and kind.lower + values > kind.upper:
-        edges = tuple(kind.lower + place for place in range(int(values) + 1))
+        edges = tuple(kind.lower + float(place) for place in range(int(values) + 1))
         if all(low < high for low, high in pairwise(edges)):
             return _tree(edges, whole=True)
     leaves = MOST_LEAVES
     while True:
         inner = (kind.lower * (1 - place / leaves) + kind.upper * (place / leaves) for place in range(1, leaves))
-        edges = (kind.lower, *inner, kind.upper)
+        edges = (kind.lower + 0.0, *inner, kind.upper + 0.0)  # -0.0 and 0.0 are one number
         if all(low < high for low, high in pairwise(edges)):
             return _tree(edges, whole=False)
         leaves //= 2  # bounds so narrow that floats between them run out

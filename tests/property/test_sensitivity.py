@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 
+import pytest
 from harness.nodes import evaluate, expressions, models, statistics
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -177,6 +178,7 @@ def datasets(draw: st.DrawFn) -> Dataset:
         if draw(st.booleans()):
             kind = Numeric(-kind.upper, kind.upper) if kind.upper > 0 else kind
         columns.append(Column(f"x{number}", kind, nullable=draw(st.booleans())))
+    columns.append(Column("x9", Numeric(0.0, 20.0, integer=True), nullable=draw(st.booleans())))
     for number in range(draw(st.integers(1, 2))):
         kind = Categorical(("a", "b", "c")[: draw(st.integers(1, 3))], other=draw(st.booleans()))
         columns.append(Column(f"g{number}", kind, nullable=draw(st.booleans())))
@@ -192,13 +194,14 @@ def datasets(draw: st.DrawFn) -> Dataset:
     )
 
 
+# Made once, of columns that every dataset here has: a recursive strategy must not be made anew for each draw.
+EXPRESSIONS = expressions(["x0", "x1"], st.sampled_from([ir.IsNull("x0"), ir.Comparison("g0", "=", "a")]))
+
+
 @st.composite
 def derived_values(draw: st.DrawFn, dataset: Dataset) -> tuple[ir.Derived, ...]:
     """None, or one with finite bounds."""
-    numeric = [c.name for c in dataset.columns if isinstance(c.kind, Numeric)]
-    grouped = [c for c in dataset.columns if isinstance(c.kind, Categorical)]
-    conditions = st.sampled_from([ir.IsNull(numeric[0]), ir.Comparison(grouped[0].name, "=", grouped[0].kind.keys[0])])
-    derived = (ir.Derived("d0", draw(expressions(numeric, conditions))),)
+    derived = (ir.Derived("d0", draw(EXPRESSIONS)),)
     try:
         wider = extended(derived, dataset)
     except QueryError:
@@ -221,7 +224,8 @@ def queries(draw: st.DrawFn, published: Dataset) -> ir.Query:
         choices: list[ir.Aggregate] = [
             ir.Count(),
             ir.Count(draw(st.sampled_from(dataset.columns)).name),
-            *statistics(column.name),
+            # a tree over other columns has thousands of leaves, which takes this encoder long
+            *(s for s in statistics(column.name) if column.kind.integer or not isinstance(s, ir.Quantile)),
             ir.Histogram(column.name, edges),
             ir.Histogram(draw(st.sampled_from(grouped)).name),
         ]
@@ -274,7 +278,7 @@ def squared_distance(plan: Plan, with_person: Sequence[Sequence[Line]], without:
 
 
 @given(questions())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_neighbours_differ_by_at_most_the_stated_sensitivity(question: Question) -> None:
     plan = question.plan
     distance = squared_distance(plan, question.others + question.person, question.others)
@@ -294,6 +298,10 @@ def test_the_stated_sensitivity_is_attained(question: Question) -> None:
     }
     places = plan.dataset.max_institutions_per_person
     person = [[row] * (plan.rows_per_person + 3)] * places
+    if {slot.kind for slot in plan.slots} == {"persons"}:  # then it takes rows in as many cells as possible
+        keys = [key.column for key in plan.query.keys]
+        cells = [{**row, **dict(zip(keys, cell, strict=True))} for cell in plan.cells]
+        person = [[cells[number % len(cells)] for number in range(plan.rows_per_person)]] * places
     assert squared_distance(plan, question.others + person, question.others) == plan.delta_squared
 
 
@@ -304,6 +312,18 @@ def test_no_exact_sum_leaves_its_stated_range(question: Question) -> None:
     persons = 1 + len(question.others)
     bound = plan.largest_sum // plan.dataset.max_persons * persons
     assert all(abs(x) <= bound for x in total(plan, question.others + question.person))
+
+
+@pytest.mark.parametrize(("aggregates", "moved"), [([], 3), ([ir.Count()], 16 + 1), ([ir.Histogram("g")], 16 + 1)])
+def test_a_count_of_persons_moves_by_one_a_cell(aggregates: list[ir.Aggregate], moved: int) -> None:
+    """Alone at worst once in each of three cells; beside anything that counts rows, all four rows in one cell."""
+    columns = (Column("g", Categorical(("a", "b", "c")), nullable=False), Column("x", Numeric(0, 1)))
+    dataset = Dataset("data", columns, "person", max_rows=4, max_institutions_per_person=2)
+    named = tuple(ir.NamedAggregate(f"o{i}", each) for i, each in enumerate([ir.Persons(), *aggregates]))
+    plan = make_plan(ir.Query("data", named, keys=(ir.Key("g"),)), dataset)
+    rows: list[list[Line]] = [[{"g": key, "x": 1.0} for key in keys] for keys in ("abca", "aaaa", "aabb", "aaab")]
+    worst = max(squared_distance(plan, [person] * 2, []) for person in rows)
+    assert worst == plan.delta_squared == 4 * moved
 
 
 def test_ten_thousand_rows_of_one_person_move_no_more_than_the_bound() -> None:
