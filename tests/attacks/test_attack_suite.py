@@ -17,11 +17,11 @@ from harness.consortium import Consortium
 from harness.noiseless import remove_noise
 from numpy.typing import NDArray
 
-from analytics_client.agent import responder
+from analytics_client.agent import responder, schedule
 from analytics_client.agent.ledger import Ledger, Reservation
 from analytics_client.agent.noise import gaussian, share
 from analytics_client.agent.noise.stream import Stream
-from analytics_client.agent.responder import Responder, Served
+from analytics_client.agent.responder import Responder
 from queries.accounting import NANO, Budget, Curve
 from queries.errors import PolicyDenied
 
@@ -88,19 +88,25 @@ def test_a_ledger_that_forgets_what_it_answered_lets_a_request_be_answered_twice
     assert not attack(Field(running, monkeypatch, trials=2)).holds
 
 
-def test_a_source_that_takes_longer_for_a_person_is_told_by_its_time(
-    running: Consortium, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def slow_source(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have the data of one world take longer."""
     original = Responder._vector
 
-    def slow(responder: Responder, served: Served, *rest: Any) -> Any:
-        if served.dataset.name == "benign":
-            time.sleep(0.1)
-        return original(responder, served, *rest)
+    def slow(responder: Responder, ask: Any, plan: Any, *rest: Any) -> Any:
+        if plan.dataset.name == "benign":
+            time.sleep(seconds)
+        return original(responder, ask, plan, *rest)
 
-    monkeypatch.setattr(Responder, "_vector", slow)
-    outcome = suite.timing(Field(running, monkeypatch, trials=24))
-    assert outcome.advantage > 0.8
+    patch.setattr(Responder, "_vector", slow)
+
+
+def test_without_its_schedule_a_source_that_takes_longer_for_a_person_is_told_by_its_time(
+    running: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_source(monkeypatch, 0.1)
+    monkeypatch.setattr(schedule, "wait", lambda _since: None)
+    outcome = suite.timing(Field(running, monkeypatch, trials=50))
+    assert outcome.advantage > 0.6
     assert not outcome.holds
 
 
@@ -110,10 +116,10 @@ def test_an_agent_that_refuses_by_what_is_in_its_data_is_told_by_what_is_said(
 ) -> None:
     original = Responder._allow
 
-    def allow(responder: Responder, verified: Any, *rest: Any) -> str:
+    def allow(responder: Responder, policy: Any, verified: Any, *rest: Any) -> Any:
         if verified.dataset == "benign" and responder._me in {"ash", "birch"}:
             raise PolicyDenied("fewer than 3 patients match", rule="small cells")
-        return original(responder, verified, *rest)
+        return original(responder, policy, verified, *rest)
 
     monkeypatch.setattr(Responder, "_allow", allow)
     outcome = attack(Field(running, monkeypatch, trials=40))
@@ -136,8 +142,8 @@ def test_the_watcher_sees_larger_messages_of_a_larger_question(
     with running.session() as session:
         one = watcher.sizes(session, "SELECT COUNT(*) AS x FROM absent", 0.1)
         many = watcher.sizes(session, "SELECT diagnosis, COUNT(*) AS x FROM absent GROUP BY diagnosis", 0.1)
-    assert len(one) == len(many) >= 5 * 4  # answer, ready, upload, manifest, confirm of each of four at least
-    assert one != many
+    assert min(len(one), len(many)) >= 5 * 4  # answer, ready, upload, manifest, confirm of each of four at least
+    assert max(size for _, kind, size in one if kind == "upload") < max(s for _, kind, s in many if kind == "upload")
 
 
 def test_a_budget_ends_the_same_query_and_a_race_for_what_is_left(tmp_path: Path) -> None:

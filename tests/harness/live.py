@@ -87,3 +87,11 @@ class Live:
     def audit(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run `cohortium audit` as the auditor."""
         return command("cohortium", "audit", *arguments, profile=self.box.auditor)
+
+
+def heavy_modules(module: str) -> list[str]:
+    """Import a module in a process of its own, and return what it has loaded of what takes long to load."""
+    heavy = "grpc numpy pandas scipy sqlalchemy duckdb opendp torch cryptography sqlglot matplotlib"
+    code = f"import sys, {module}; print(*[name for name in {heavy.split()!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from harness.live import heavy_modules
 
 from analytics_client import profile as profiles
 from analytics_client.enrolment import enrol, renew
@@ -128,17 +129,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found(tmp_path_factory.mktemp("consortium") / "server")
 
 
-def test_help_is_quick_and_names_every_command() -> None:
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        shown = spawn("--help")
-        times.append(time.monotonic() - started)
+def test_help_loads_little_and_names_every_command() -> None:
+    shown = spawn("--help")
     assert shown.returncode == 0
+    assert heavy_modules("analytics_server.cli") == []
     for command in ("init", "run", "invite", "membership", "dataset"):
         assert command in shown.stdout
-    # The aim is 0.3 s on an idle machine; the rest is for one that also runs other tests.
-    assert min(times) < 1.0
 
 
 @pytest.mark.parametrize("command", [["init"], ["run"], ["invite"], ["membership", "publish"], ["dataset", "add"]])

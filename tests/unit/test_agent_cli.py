@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from harness.live import heavy_modules
 
 from analytics_client.agent.check import check
 from analytics_client.agent.ledger import Ledger, Limits
@@ -166,10 +166,6 @@ def test_enrol_refuses_a_mistyped_data_option_before_anything_is_sent(folder: Pa
     assert not (folder / "new").exists()
 
 
-def test_help_answers_at_once() -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert agent("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0  # 0.25 s where nothing else runs
+def test_help_loads_little() -> None:
+    assert agent("--help").returncode == 0
+    assert heavy_modules("analytics_client.agent.cli") == []
