@@ -179,15 +179,15 @@ def _merge(stored: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding
     """Put first what names the fewest entries.
 
     A wrong node over two entries and a head that stopped matching in a batch of three name together only the entries
-    that are in both.
+    that are in both. What follows from another tree comes last.
     """
     narrow: list[Finding] = []
-    ranges = [f for f in (*stored, *found) if f.first is not None and f.last is not None]
+    ranges = [f for f in (*stored, *found) if f.first is not None and f.last is not None and not f.follows]
     if ranges:
         first = max(f.first for f in ranges if f.first is not None)
         last = min(f.last for f in ranges if f.last is not None)
         smallest = min(ranges, key=lambda finding: finding.width)
         if first <= last and last - first + 1 < smallest.width:
             narrow.append(Finding("all that is wrong below points here", first, last))
-    ordered = sorted((*stored, *found), key=lambda finding: finding.width)
+    ordered = sorted((*stored, *found), key=lambda finding: (finding.follows, finding.width))
     return (*narrow, *ordered)[:MAX_FINDINGS]

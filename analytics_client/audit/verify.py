@@ -154,9 +154,9 @@ class _Run:
         if not self.keys.documents:
             self.find("no membership signed by this governance key: no signature can be checked")
 
-    def find(self, text: str, first: int | None = None, last: int | None = None) -> None:
+    def find(self, text: str, first: int | None = None, last: int | None = None, *, follows: bool = False) -> None:
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(text, first, first if last is None else last))
+            self.findings.append(Finding(text, first, first if last is None else last, follows))
 
     def parse_heads(self, raw: Sequence[bytes]) -> None:
         for note in dict.fromkeys(raw):
@@ -254,7 +254,8 @@ class _Run:
         if decision.log_size and root is None and len(self.strange_heads) < MAX_FINDINGS:
             self.strange_heads.append((seq, event.institution, decision.log_size, self.last_ms))
         if decision.log_size and root is not None and root != decision.log_root:
-            self.find(f"{event.institution} decided under another log: it was shown another head of that size", seq)
+            shown = f"{event.institution} decided under another log: it was shown another head of that size"
+            self.find(shown, seq, follows=True)
         self._inspect_signature(
             seq, event.institution, answer.signature, frame("decision", answer.decision), "decision"
         )

@@ -123,7 +123,7 @@ def test_an_agent_that_refuses_by_what_is_in_its_data_is_told_by_what_is_said(
 
     monkeypatch.setattr(Responder, "_allow", allow)
     outcome = attack(Field(running, monkeypatch, trials=40))
-    assert outcome.advantage > 0.8
+    assert outcome.advantage > 0.6
     assert not outcome.holds
 
 

@@ -177,7 +177,7 @@ def test_two_outputs_or_an_output_and_a_key_cannot_share_a_name() -> None:
         (ir.Query("patients", COUNT, ir.AllOf(())), "joins no conditions"),
         (ir.Query("patients", COUNT, ir.IsIn("age", ())), "empty list"),
         (ir.Query("patients", (ir.NamedAggregate("v", ir.Variance("age", 2)),)), "ddof"),
-        (ir.Query("patients", COUNT, ir.IsIn("age", tuple(range(100)) * 101)), "more than 10,000 parts"),
+        (ir.Query("patients", COUNT, ir.IsIn("age", tuple(range(100)) * 101)), "more than 1,500 parts"),
     ],
 )
 def test_what_makes_no_sense_or_passes_a_cap_is_refused(query: ir.Query, message: str) -> None:

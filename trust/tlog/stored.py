@@ -17,11 +17,16 @@ _END = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it must be. `first` to `last` are the entries that can be meant, None where none is."""
+    """Something that is not as it must be. `first` to `last` are the entries that can be meant, None where none is.
+
+    `follows`: it is said of an entry because the tree before that entry is another one, so it says less than whatever
+    names what is wrong in the tree.
+    """
 
     text: str
     first: int | None = None
     last: int | None = None
+    follows: bool = False
 
     def __str__(self) -> str:
         if self.first is None:
