@@ -146,9 +146,9 @@ def timing(field: Field) -> Outcome:
         )
 
 
-def _tell_apart(name: str, tried: str, see: Callable[[bool], object], trials: int) -> Outcome:
+def _tell_apart(name: str, tried: str, see: Callable[[bool], object], trials: int, learnt: int = LEARNT) -> Outcome:
     """Play with what should be the same in both worlds: sights of both are learnt, then worlds are told by them."""
-    seen = {world: Counter(see(world) for _ in range(LEARNT)) for world in (False, True)}
+    seen = {world: Counter(see(world) for _ in range(learnt)) for world in (False, True)}
 
     def attack(coin: bool) -> Evidence:
         sight = see(coin)
@@ -188,7 +188,8 @@ def progress(field: Field) -> Outcome:
             world = "benign" if coin else "absent"
             return outside.progress_of(session, f"SELECT COUNT(*) AS x FROM {world} WHERE age = {TARGET_AGE}", RHO)
 
-        return _tell_apart("progress counts", "every report on the way to an answer", see, field.trials)
+        # Who answers first varies, so there are many sights of one world.
+        return _tell_apart("progress counts", "every report on the way to an answer", see, field.trials, 4 * LEARNT)
 
 
 def fork(field: Field) -> Outcome:
