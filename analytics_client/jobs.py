@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Required, TypedDict
 
-from analytics_client.training import parse_terms
 from protos.v1 import analyst_pb2, query_pb2
 from queries import ir
 from queries.errors import BudgetError, QueryError
@@ -14,7 +13,7 @@ from queries.schema import Dataset
 from queries.sql import parse
 from queries.subsampling import smallest_multiplier
 from queries.training.encode import decode_job
-from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, make_job
+from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, Term, make_job
 
 
 class JobAsked(TypedDict, total=False):
@@ -127,6 +126,14 @@ def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descen
         local_rate=float(asked.get("local_rate", 0.0)),
         proximal=float(asked.get("proximal", 0.0)),
     )
+
+
+def parse_terms(features: Sequence[str]) -> tuple[Term, ...]:
+    """Return the terms that features name: "age", or "age:sex" for a product. Raise QueryError on an empty name."""
+    terms = tuple(tuple(part.strip() for part in feature.split(":")) for feature in features)
+    if not terms or not all(name for term in terms for name in term):
+        raise QueryError("a model needs features", hint='for example features = ["age", "sex", "age:sex"]')
+    return terms
 
 
 def job_listing(status: analyst_pb2.JobStatus) -> JobListing:

@@ -38,7 +38,7 @@ class Cox:
         self._rows_of, self._columns_of = np.triu_indices(self.width)
         self._factors = np.where(self._rows_of == self._columns_of, 1.0, sqrt(2.0))
         self._each = 1 + self.width + len(self._rows_of)
-        self.length = self.cells * (self._each + 1) + self.width
+        self.length = self.work = self.cells * (self._each + 1) + self.width
         norm = design.row_norm_squared
         self._risk_norm = sqrt(1 + norm + norm**2)
         self._event_norm = sqrt(1 + norm)
@@ -61,6 +61,11 @@ class Cox:
         scale = WEIGHT_EVENTS / self._event_norm
         out[places, self.cells * self._each + cell] = happened * scale
         out[:, -self.width :] = x * (happened * scale)[:, None]
+        return out
+
+    def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """Return log hazard ratios, against a person in the middle of every column's bounds."""
+        out: Floats = self.design.matrix(values) @ theta
         return out
 
     def cell_of(self, time: Floats) -> NDArray[np.int64]:

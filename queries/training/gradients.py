@@ -36,7 +36,7 @@ class Gradients:
         self.layers = tuple(pairwise((self.design.width, *how.hidden, max(1, self.classes)))) if self.network else ()
         glm_width = self.glm.width if self.glm is not None else 0
         self.width = sum((inputs + 1) * outputs for inputs, outputs in self.layers) or glm_width
-        self.length = self.width
+        self.length = self.work = self.width
 
     def initial(self) -> Floats:
         """Return the first model: zeros, or a network's weights after He et al. 2015, uniform, from the public seed."""
@@ -64,6 +64,10 @@ class Gradients:
             return given
         mid, half = self.centre
         return np.clip((given - mid) / half, -1.0, 1.0)
+
+    def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """See `statistics.Statistic`."""
+        return self.mean(self.design.matrix(values), theta)
 
     def mean(self, x: Floats, theta: Floats) -> Floats:
         """Return predictions of rows of the design matrix, as `Glm.mean` does."""

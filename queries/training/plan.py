@@ -140,7 +140,7 @@ class JobPlan:
 
     def _blocks(self, values: Mapping[str, Floats], theta: Floats) -> Iterator[Floats]:
         rows = len(next(iter(values.values())))
-        step = max(1, _BLOCK // max(self.length, self.statistic.width**2))
+        step = max(1, _BLOCK // self.statistic.work)
         for start in range(0, rows, step):
             part = {name: column[start : start + step] for name, column in values.items()}
             with np.errstate(all="ignore"):  # what is no number adds nothing, below

@@ -16,9 +16,8 @@ from queries.errors import QueryError
 from queries.schema import Categorical, Dataset
 from queries.training.cox import Cox
 from queries.training.design import Floats
-from queries.training.gradients import Gradients
 from queries.training.job import Job
-from queries.training.statistics import Glm, Moments, Statistic
+from queries.training.statistics import Moments, Statistic
 
 BINS = 20
 """Equal bins of a predicted chance; one begins at 1/2, so that accuracy at that threshold is exact."""
@@ -48,17 +47,16 @@ class Scores:
             self.shape = (BINS, 2)
         else:
             self.shape = (self.classes, self.classes) if self.classes else (ERROR_NUMBERS,)
-        self.length = int(np.prod(self.shape))
+        self.length = self.work = int(np.prod(self.shape))
         self._risk_bound = max(model.design.largest_predictor(self.theta), 1e-9) if isinstance(model, Cox) else 1.0
 
     def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
         """See `Statistic`; the model that is asked at does not matter."""
         del theta
-        x = self.design.matrix(values)
         truth = values[self.job.label]
-        out = np.zeros((len(x), self.length))
-        if isinstance(self.model, Glm | Gradients):
-            predicted = self.model.mean(x, self.theta)
+        out = np.zeros((len(truth), self.length))
+        predicted = self.model.predict(values, self.theta)
+        if not isinstance(self.model, Cox):
             if not self.classes:
                 return self._errors(predicted, truth)
             sound = np.asarray(np.isfinite(predicted).all(axis=1)) & (truth >= 0) & (truth < self.classes)
@@ -67,16 +65,13 @@ class Scores:
             else:
                 score = np.nan_to_num(predicted).argmax(axis=1)
             cell = score * self.classes + np.nan_to_num(truth).astype(np.int64).clip(0, self.classes - 1)
-        elif isinstance(self.model, Cox):
-            risk = x @ self.theta
-            sound = np.asarray(np.isfinite(risk) & np.isfinite(truth))
-            share = (np.nan_to_num(risk) / self._risk_bound + 1) / 2
+        else:
+            sound = np.asarray(np.isfinite(predicted) & np.isfinite(truth))
+            share = (np.nan_to_num(predicted) / self._risk_bound + 1) / 2
             bin_ = np.clip((share * RISKS).astype(np.int64), 0, RISKS - 1)
             event = (values[self.job.event] == 1).astype(np.int64)
             cell = (bin_ * self.model.cells + self.model.cell_of(np.nan_to_num(truth))) * 2 + event
-        else:
-            raise TypeError("there is no evaluation of this model")
-        out[np.arange(len(x)), cell] = sound
+        out[np.arange(len(truth)), cell] = sound
         return out
 
     def _errors(self, predicted: Floats, truth: Floats) -> Floats:
@@ -85,6 +80,11 @@ class Scores:
         error = np.clip((predicted - truth) / (2 * half), -1.0, 1.0)
         columns = [np.ones_like(y), error, error**2, y, y**2]
         return np.stack(columns, axis=1) / sqrt(ERROR_NUMBERS)
+
+    def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """Return what the evaluated model predicts."""
+        del theta
+        return self.model.predict(values, self.theta)
 
     def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
         """An evaluation has no moments: it is read by `evaluation`."""

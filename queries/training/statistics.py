@@ -47,17 +47,24 @@ class Moments:
 
 
 class Statistic(Protocol):
-    """A regression's released sum. `width` counts the model's parameters, `length` the numbers of a row's vector."""
+    """A model's released sum. `width` counts the model's numbers, `length` those of a row's vector.
+
+    `work` is how many numbers a row takes while its vector is made.
+    """
 
     design: Design
     width: int
     length: int
+    work: int
 
     def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
         """Return one vector of norm at most 1 a row, shape (rows, length). Values that are no numbers give NaN."""
 
     def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
         """Return what the sums say. `deviation` is the noise's standard deviation in each entry of `sums`."""
+
+    def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """Return predictions of rows: numbers, or probabilities of shape (rows, classes)."""
 
 
 def make_statistic(job: Job, dataset: Dataset) -> Statistic:
@@ -88,6 +95,7 @@ class Glm:
         self.classes = len(dataset.categorical(job.label).keys) - 1 if job.model in {"logistic", "multinomial"} else 1
         self.width = design.width * self.classes
         self.length = self.width + self.width * (self.width + 1) // 2 + 4
+        self.work = max(self.length, self.width**2)
         if job.model == "linear":
             kind = dataset.numeric(job.label)
             self.centre = (kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2)
@@ -207,6 +215,10 @@ class Glm:
             saturated=saturated,
             loss=loss,
         )
+
+    def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
+        """See `Statistic`."""
+        return self.mean(self.design.matrix(values), theta)
 
     def mean(self, x: Floats, theta: Floats) -> Floats:
         """Return predictions of rows of the design matrix: numbers, or shape (rows, classes + 1) probabilities."""

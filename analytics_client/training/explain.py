@@ -1,0 +1,165 @@
+"""What a training job would disclose, cost and be worth, said before anything is asked. Must not know: the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Any
+
+import numpy as np
+
+from analytics_client.result import Cost
+from queries.accounting import NANO
+from queries.errors import QuorumError
+from queries.estimate import Z95
+from queries.plan import NoiseShape
+from queries.training import newton
+from queries.training.job import Descent
+from queries.training.plan import JobPlan
+from trust.lanes import lanes_of
+from trust.secagg import default_threshold
+
+SMALLEST_COHORT = 3
+ASSUMED_PERSONS = 10_000
+
+
+@dataclass(frozen=True)
+class JobExplanation:
+    """What a job would disclose, cost and be worth if `institutions` were asked now."""
+
+    plan: JobPlan
+    noise: NoiseShape
+    cost: Cost
+    institutions: tuple[str, ...]
+    threshold: int
+    colluders: int
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the guaranteed noise in units of one person's largest contribution."""
+        return sqrt(float(self.noise.central_variance) / 4.0**self.noise.refine_bits / self.plan.delta_squared)
+
+    @property
+    def bytes_per_round(self) -> int:
+        """What each institution uploads a round."""
+        lanes = lanes_of(self.plan, self.noise, len(self.institutions))
+        return lanes.elements(self.plan.length) * lanes.ring_bits // 8
+
+    def coefficient_error(self, persons: int = ASSUMED_PERSONS) -> float:
+        """Return roughly what the noise alone adds to a coefficient: half a 95% interval, on the unit scale.
+
+        A coefficient on the unit scale multiplies a column that runs from -1 to 1. Assumes values spread evenly over
+        their bounds and balanced labels; a guess for planning, made of public numbers alone.
+        """
+        statistic = self.plan.statistic
+        if self.plan.job.gradual is not None:
+            return float("nan")
+        unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
+        deviation = sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
+        moments = statistic.moments(np.zeros(statistic.length), newton.initial(self.plan), deviation)
+        curvature = {"logistic": 0.25, "multinomial": 0.2}.get(self.plan.job.model, 1.0) / 3
+        kept = max(1, self.plan.job.rounds // 2)
+        return Z95 * moments.deviations[0] / (persons * curvature) / sqrt(kept)
+
+    @property
+    def warning(self) -> str:
+        """Say that so little can be learnt at this cost that the job is not worth it; "" where it may be."""
+        how = self.plan.job.gradual
+        if how is not None:
+            return self._descent_warning(how)
+        persons = min(ASSUMED_PERSONS, self.plan.dataset.max_persons)
+        expected = self.coefficient_error(persons)
+        if isfinite(expected) and expected < 2:
+            return ""
+        return (
+            f"even {persons:,} persons would leave coefficients uncertain by"
+            f" {expected:.2g} on a scale where 2 is much: spend more epsilon, or use fewer predictors or rounds"
+        )
+
+    def _descent_warning(self, how: Descent) -> str:
+        ratio = self.noise_to_signal
+        if ratio is None or ratio < 30:
+            return ""
+        return (
+            f"the noise in a round is {ratio:.3g} times as long as the longest gradient that {how.batch:,.0f} persons"
+            " can have together: spend more epsilon, take a larger batch, or a smaller model"
+        )
+
+    @property
+    def noise_to_signal(self) -> float | None:
+        """Length of a round's noise over that of the longest sum of `batch` persons; None for Newton steps."""
+        how = self.plan.job.gradual
+        if how is None:
+            return None
+        many = how.batch if how.method == "sgd" else len(self.institutions)
+        total = self.noise.total_variance(len(self.institutions)) * self.plan.length
+        return sqrt(float(total)) / 2.0**self.noise.refine_bits / self.plan.row_norm / many
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield what people read: a label and a sentence each."""
+        job = self.plan.job
+        yield "trains", job.shape
+        yield "rounds", f"{job.rounds}, and {job.spare_rounds} to spare for rounds that fail"
+        yield (
+            "releases",
+            f"{self.plan.length:,} numbers a round; each institution uploads {self.bytes_per_round:,} bytes",
+        )
+        yield "noise", f"{self.noise_multiplier:.3g} times what one person can contribute, in each number of a round"
+        ratio = self.noise_to_signal
+        if ratio is not None:
+            yield "expect", f"noise {ratio:.3g} times as long as the longest gradient a round can have"
+        else:
+            yield (
+                "expect",
+                (
+                    f"± {self.coefficient_error():.2g} (95%) from the noise alone, for {ASSUMED_PERSONS:,} persons;"
+                    " columns scaled to run from -1 to 1"
+                ),
+            )
+        if self.warning:
+            yield "warning", self.warning
+        yield "costs", f"{self.cost} in all; rounds that are not used are given back"
+        yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
+        yield "needs", f"{self.threshold} of them to the end of each round"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "dataset": self.plan.dataset.name,
+            "question": self.plan.job.shape,
+            "rounds": self.plan.job.rounds,
+            "spare_rounds": self.plan.job.spare_rounds,
+            "length": self.plan.length,
+            "bytes_per_round": self.bytes_per_round,
+            "noise_multiplier": self.noise_multiplier,
+            "coefficient_error": None if self.noise_to_signal is not None else self.coefficient_error(),
+            "noise_to_signal": self.noise_to_signal,
+            "warning": self.warning,
+            "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
+            "institutions": list(self.institutions),
+            "threshold": self.threshold,
+            "colluders": self.colluders,
+        }
+
+    def __str__(self) -> str:
+        from analytics_client.render import job_table, to_text
+
+        return to_text(job_table(self))
+
+
+def explain_job(plan: JobPlan, cost: Cost, *, institutions: tuple[str, ...], colluders: int) -> JobExplanation:
+    """Return the explanation of a job. Raise QuorumError where too few institutions serve the dataset for any round."""
+    if len(institutions) < SMALLEST_COHORT:
+        raise QuorumError(
+            f"only {len(institutions)} institutions serve {plan.dataset.name!r} now; a job needs {SMALLEST_COHORT}",
+            hint="cohortium datasets shows who serves what",
+        )
+    threshold = default_threshold(len(institutions))
+    noise = plan.noise(plan.rho_nano, threshold=threshold, colluders=colluders, invited=len(institutions))
+    return JobExplanation(plan, noise, cost, institutions, threshold, colluders)
+
+
+def cost_of_job(plan: JobPlan) -> Cost:
+    """Return what is set aside for a whole job."""
+    return Cost(plan.rho_nano / NANO, plan.epsilon(), plan.dataset.delta)
