@@ -53,6 +53,14 @@ Rho = Annotated[
     float | None,
     typer.Option(metavar="R", help="The same as zCDP rho, instead of epsilon.", show_default=False),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=W,...",
+        help="How outputs share the cost: one of weight 2 has half the noise of one of weight 1.",
+        show_default="evenly",
+    ),
+]
 
 
 @app.command()
@@ -109,6 +117,7 @@ def explain(
     *,
     epsilon: Epsilon = None,
     rho: Rho = None,
+    weights: Weights = None,
     within: Annotated[
         float | None,
         typer.Option(metavar="X", help="Also say which epsilon gives each output to plus or minus X."),
@@ -118,11 +127,13 @@ def explain(
 ) -> None:
     """Show what a query would disclose, cost and be worth. Spends nothing. Without a cost: at epsilon 1."""
     from analytics_client import render
+    from queries.weights import read_weights
 
     if epsilon is None and rho is None:
         epsilon = 1.0
+    shares = read_weights(weights) if weights is not None else None
     with _session(profile) as session:
-        explanation = session.explain(sql, epsilon=epsilon, rho=rho)
+        explanation = session.explain(sql, epsilon=epsilon, rho=rho, weights=shares)
     needed = explanation.epsilons_for(within) if within is not None else {}
     if as_json:
         print_json(explanation.to_dict() | ({"epsilon_for_width": needed} if needed else {}))
@@ -139,6 +150,7 @@ def query(
     *,
     epsilon: Epsilon = None,
     rho: Rho = None,
+    weights: Weights = None,
     purpose: Annotated[
         str, typer.Option(help="Why you ask; institutions decide on it and it is logged.")
     ] = "exploration",
@@ -160,17 +172,25 @@ def query(
     from analytics_client import render
     from analytics_client.result import check_writable
     from queries.errors import CohortiumError
+    from queries.weights import read_weights
 
     if output is not None:
         check_writable(output)  # before anything is spent
+    shares = read_weights(weights) if weights is not None else None
     with _session(profile) as session:
         try:
             if mock:
-                result = session.dry_run(sql, epsilon=epsilon, rho=rho)
+                result = session.dry_run(sql, epsilon=epsilon, rho=rho, weights=shares)
             else:
                 with _steps_shown() as show:
                     result = session.query(
-                        sql, epsilon=epsilon, rho=rho, purpose=purpose, minimum_cohort=minimum_cohort, on_progress=show
+                        sql,
+                        epsilon=epsilon,
+                        rho=rho,
+                        weights=shares,
+                        purpose=purpose,
+                        minimum_cohort=minimum_cohort,
+                        on_progress=show,
                     )
         except CohortiumError as error:
             for line in render.refusal_lines(error):

@@ -55,23 +55,29 @@ class Explanation:
         return question_of(self.plan.query)
 
     @property
+    def weights(self) -> dict[str, int]:
+        """Weights of the outputs in lowest terms; nothing where they share the cost evenly."""
+        weights = {named.name: named.weight for named in self.plan.query.aggregates}
+        return weights if set(weights.values()) != {1} else {}
+
+    @property
     def sensitivity(self) -> float:
         """Most that one person can move the released vector, as a Euclidean distance in units of one row."""
         return sqrt(self.plan.delta_squared) / 2.0**self.plan.scale_bits
 
     @property
     def noise_per_institution(self) -> float:
-        """Standard deviation of what each institution adds to every number, in units of one row."""
+        """Standard deviation of what each institution adds to every number, in units of one row over its weight."""
         return self._deviation(float(self.noise.share_variance))
 
     @property
     def noise_total(self) -> float:
-        """Standard deviation of the noise in every number when all institutions answer, in units of one row."""
+        """Standard deviation of the noise in every number when all institutions answer, in the same units."""
         return self._deviation(float(self.noise.total_variance(len(self.institutions))))
 
     @property
     def noise_of_curator(self) -> float:
-        """What a trusted curator who held all data would add for the same privacy, in units of one row."""
+        """What a trusted curator who held all data would add for the same privacy, in the same units."""
         return self._deviation(float(self.noise.central_variance))
 
     def epsilon_for(self, output: str, half_width: float) -> float:
@@ -137,6 +143,9 @@ class Explanation:
         each, curator = self.noise_per_institution, self.noise_of_curator
         spare = len(self.institutions) - self.threshold
         yield "releases", f"{self.plan.length:,} numbers: {cells:,} {_plural('cell', cells)} of {slots} ({per_cell})"
+        if self.weights:
+            shares = ", ".join(f"{name} {weight}" for name, weight in self.weights.items())
+            yield "weights", f"{shares}: the noise below is divided by a number's weight"
         yield (
             "sensitivity",
             f"{self.sensitivity:.6g}: how far one person, with up to {rows} {_plural('row', rows)}, moves them",
@@ -169,7 +178,11 @@ class Explanation:
             "dataset": self.dataset,
             "question": self.question,
             "cells": len(self.plan.cells),
-            "slots": [{"kind": s.kind, "column": s.column} for s in self.plan.slots],
+            "slots": [
+                {"kind": slot.kind, "column": slot.column, "weight": gain}
+                for slot, gain in zip(self.plan.slots, self.plan.gains, strict=True)
+            ],
+            "weights": self.weights,
             "length": self.plan.length,
             "scale_bits": self.plan.scale_bits,
             "refine_bits": self.noise.refine_bits,

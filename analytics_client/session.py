@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,7 @@ from queries.schema import Dataset
 from queries.sql import ask
 from queries.training.encode import decode_job, encode_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
+from queries.weights import weighted
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import MAX_LIFETIME, build_request
@@ -162,10 +163,17 @@ class Session:
 
     # --- asking --------------------------------------------------------------------------------------------------
 
-    def explain(self, question: Question, *, epsilon: float | None = None, rho: float | None = None) -> Explanation:
+    def explain(
+        self,
+        question: Question,
+        *,
+        epsilon: float | None = None,
+        rho: float | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Explanation:
         """Return what a question would disclose and cost if it were asked now. Nothing is asked or spent."""
         overview = self._published(fresh_s=0)
-        plan, listing, _finish = self._plan(question, overview)
+        plan, listing, _finish = self._plan(question, overview, weights)
         return explain(
             plan,
             _rho_nano(epsilon, rho, plan.dataset.delta),
@@ -189,6 +197,7 @@ class Session:
         *,
         epsilon: float | None = None,
         rho: float | None = None,
+        weights: Mapping[str, float] | None = None,
         rows: int = 1000,
         seed: int = 0,
     ) -> Result:
@@ -199,7 +208,7 @@ class Session:
         engine is not installed.
         """
         overview = self._published(fresh_s=FRESH_S)
-        plan, listing, finish = self._plan(question, overview)
+        plan, listing, finish = self._plan(question, overview, weights)
         rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
         result = dry_run(
             plan,
@@ -218,18 +227,22 @@ class Session:
         *,
         epsilon: float | None = None,
         rho: float | None = None,
+        weights: Mapping[str, float] | None = None,
         purpose: str = DEFAULT_PURPOSE,
         minimum_cohort: int = SMALLEST_COHORT,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Result:
         """Ask, and return the verified answer. Exactly one of `epsilon` (at the dataset's delta) and `rho` is its cost.
 
+        Outputs share it evenly, or by `weights`: one of weight 2 has half the noise of one of weight 1 in what it is
+        computed from; outputs that are not named have weight 1.
+
         Raise QueryError (cannot be asked), BudgetError or PolicyDenied (an institution or the coordinator says no),
         QuorumError (too few answer), ServiceError; `refusals` and `charged` of the error say who refused and whether
         the budget is spent all the same. ProtocolViolation and LogError mean that the answer must not be used.
         """
         overview = self._published(fresh_s=FRESH_S)
-        plan, listing, finish = self._plan(question, overview)
+        plan, listing, finish = self._plan(question, overview, weights)
         rho_nano = _rho_nano(epsilon, rho, plan.dataset.delta)
         request_id, envelope = build_request(
             key=self._key,
@@ -542,7 +555,9 @@ class Session:
         except KeyError:
             raise UnknownName("dataset", name, overview.listings) from None
 
-    def _plan(self, question: Question, overview: _Overview) -> tuple[Plan, Listing, Finish]:
+    def _plan(
+        self, question: Question, overview: _Overview, weights: Mapping[str, float] | None
+    ) -> tuple[Plan, Listing, Finish]:
         finish = Finish()
         if isinstance(question, str):
             asked = ask(question, {name: listing.dataset for name, listing in overview.listings.items()})
@@ -556,7 +571,7 @@ class Session:
                 "a question is SQL text or a finished expression", hint="end an expression with .agg(n=count())"
             )
         listing = self._listing(query.dataset, overview)
-        return make_plan(query, listing.dataset), listing, finish
+        return make_plan(weighted(query, weights) if weights else query, listing.dataset), listing, finish
 
 
 def _joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Progress]:

@@ -34,7 +34,10 @@ def encode_query(query: ir.Query) -> bytes:
         for key in query.keys:
             message.keys.add(column=text_of(key.column), values=[text_of(value) for value in key.values])
         for named in query.aggregates:
-            _put_aggregate(message.aggregates.add(name=text_of(named.name)), named.aggregate)
+            out = message.aggregates.add(name=text_of(named.name))
+            _put_aggregate(out, named.aggregate)
+            if named.weight != 1:
+                out.weight = _count(named.weight, "a weight", least=1)
         for each in query.derived:
             for _part in walk_expression(each.value):
                 pass  # as for conditions
@@ -61,7 +64,10 @@ def decode_query(data: bytes) -> ir.Query:
     _check_counts(len(message.aggregates), len(message.keys), len(message.derived))
     query = ir.Query(
         dataset=text_of(message.dataset),
-        aggregates=tuple(ir.NamedAggregate(text_of(named.name), _get_aggregate(named)) for named in message.aggregates),
+        aggregates=tuple(
+            ir.NamedAggregate(text_of(named.name), _get_aggregate(named), named.weight or 1)
+            for named in message.aggregates
+        ),
         where=get_predicate(message.where) if message.HasField("where") else None,
         keys=tuple(ir.Key(text_of(key.column), tuple(text_of(value) for value in key.values)) for key in message.keys),
         rows_per_person=message.rows_per_person or None,

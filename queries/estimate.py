@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from queries import ir
 from queries.errors import QueryError
 from queries.inference import quantiles, shapes
+from queries.inference.forms import solve
 from queries.model_answers import Sums, answer, label_of
 from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
 from queries.quantiles import tree_of
@@ -141,9 +142,10 @@ def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseSh
     if lattice.shape != (plan.length,):
         raise QueryError(f"this query has {plan.length:,} sums, not {lattice.size:,}")
     bits = plan.scale_bits + shape.refine_bits
-    cells = lattice.reshape(len(plan.cells), len(plan.slots)).astype(np.float64) / float(1 << bits)
-    variance = float(shape.total_variance(survivors) / 4**bits)
-    outputs = tuple(_output(named, plan, cells, variance) for named in plan.query.aggregates)
+    gains = np.array(plan.gains, dtype=np.float64)
+    cells = lattice.reshape(len(plan.cells), len(plan.slots)) / (gains * float(1 << bits))
+    noise = _noise(plan, shape, survivors)
+    outputs = tuple(_output(named, plan, cells, noise) for named in plan.query.aggregates)
     keys = tuple(key.column for key in plan.query.keys)
     only = plan.query.aggregates[0].aggregate
     label = only.column if isinstance(only, ir.Histogram) else label_of(only) if isinstance(only, ir.Model) else ""
@@ -157,10 +159,10 @@ def expected_widths(
 ) -> tuple[ExpectedWidth, ...]:
     """Return what each output's interval will be like, in the query's order, before anything is spent."""
     cell = np.array([[assumed_rows * _expected(slot, plan) for slot in plan.slots]], dtype=np.float64)
-    variance = float(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
+    noise = _noise(plan, shape, survivors)
     widths = []
     for named in plan.query.aggregates:
-        output = _output(named, plan, cell, variance)
+        output = _output(named, plan, cell, noise)
         halves = (output.high - output.low).reshape(-1) / 2
         exact = isinstance(named.aggregate, ir.Count | ir.Persons | ir.Sum | ir.Histogram)
         if not isinstance(named.aggregate, ir.Model) or not output.bins:
@@ -170,6 +172,12 @@ def expected_widths(
         # a statistic and its p-value have no interval
         widths += [ExpectedWidth(f"{named.name} {part.label}", half, assumed_rows) for part, half in parts if half > 0]
     return tuple(widths)
+
+
+def _noise(plan: Plan, shape: NoiseShape, survivors: int) -> Floats:
+    """Return the variance of the noise in each slot, in units of one row, (slots,)."""
+    variance = float(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
+    return variance / np.array(plan.gains, dtype=np.float64) ** 2
 
 
 def _expected(slot: Slot, plan: Plan) -> float:
@@ -207,33 +215,31 @@ def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Out
 
 
 def _output(  # noqa: PLR0911 -- one return a kind
-    named: ir.NamedAggregate, plan: Plan, cells: Floats, variance: float
+    named: ir.NamedAggregate, plan: Plan, cells: Floats, noise: Floats
 ) -> Output:
-    """Return one output of all cells; `cells` has a column a slot, `variance` is the noise's in the same unit."""
+    """Return one output of all cells; `cells` has a column a slot, `noise` is each slot's variance in the same unit."""
     aggregate, name, dataset = named.aggregate, named.name, plan.dataset
     if isinstance(aggregate, ir.Model):
-        return _model(named.name, aggregate, plan, cells, variance)
+        return _model(named.name, aggregate, plan, cells, noise)
     columns = [plan.positions[slot] for slot in slots_of(aggregate, dataset, plan.histograms)]
+    sums, noise = cells[:, columns], noise[columns]
     if isinstance(aggregate, ir.Histogram):
-        return _normal(name, cells[:, columns], variance, bins_of(aggregate, dataset))
-    count = cells[:, columns[0]]
+        return _normal(name, sums, noise, bins_of(aggregate, dataset))
     if isinstance(aggregate, ir.Count | ir.Persons):
-        return _normal(name, count, variance)
+        return _normal(name, sums[:, 0], noise[0])
     if isinstance(aggregate, ir.Quantile):
-        return _ratio(name, *_quantile(aggregate, dataset, cells[:, columns], variance))
+        return _ratio(name, *_quantile(aggregate, dataset, sums, noise))
     if isinstance(aggregate, ir.Skewness | ir.Kurtosis):
         moment = shapes.skewness if isinstance(aggregate, ir.Skewness) else shapes.kurtosis
-        return _ratio(name, *moment(cells[:, columns], variance))
+        return _ratio(name, *moment(sums, noise))
     mid, half = centre(dataset.numeric(aggregate.column))
     if isinstance(aggregate, ir.Sum):
-        total = half * cells[:, columns[-1]]
-        if len(columns) > 1:  # else the bounds lie around 0: mid is 0, and nothing was counted
-            total += mid * count
-        return _normal(name, total, (half * half + mid * mid) * variance)
+        parts = np.array([half]) if len(columns) == 1 else np.array([mid, half])  # mid is 0 where nothing was counted
+        return _normal(name, sums @ parts, parts**2 @ noise)
     if isinstance(aggregate, ir.Mean):
-        value, low, high = _mean(count, cells[:, columns[1]], variance)
+        value, low, high = _mean(sums, noise)
         return _ratio(name, mid + half * value, mid + half * low, mid + half * high)
-    value, low, high = _variance(count, cells[:, columns[1]], cells[:, columns[2]], variance, ddof=aggregate.ddof)
+    value, low, high = _variance(sums, noise, ddof=aggregate.ddof)
     if isinstance(aggregate, ir.Stddev):
         value, low, high, unit = np.sqrt(value), np.sqrt(low), np.sqrt(high), half
     else:
@@ -241,9 +247,9 @@ def _output(  # noqa: PLR0911 -- one return a kind
     return _ratio(name, unit * value, unit * low, unit * high)
 
 
-def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, variance: float) -> Output:
+def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, noise: Floats) -> Output:
     """Return a model's, a test's or a curve's numbers, as bins where they are several."""
-    sums = Sums(plan.dataset, plan.positions, cells, np.full(cells.shape[1], variance))
+    sums = Sums(plan.dataset, plan.positions, cells, noise)
     parts = answer(node, sums, histogram_of(node, plan.dataset, plan.histograms))
     value, error, low, high = (
         np.stack([getattr(part, what) for part in parts], axis=1) for what in ("value", "standard_error", "low", "high")
@@ -254,13 +260,14 @@ def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, variance: float
     return Output(name, value, error, low, high, bins)
 
 
-def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, variance: float) -> Interval:
+def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, noise: Floats) -> Interval:
     tree = tree_of(dataset.numeric(node.column))
-    ends = np.cumsum([len(edges) - 1 for edges in tree.levels])[:-1]
-    return quantiles.quantile(quantiles.cumulative(tree, np.split(counts, ends, axis=1), variance), node.q)
+    ends = np.cumsum([len(edges) - 1 for edges in tree.levels])
+    levels = np.split(counts, ends[:-1], axis=1)
+    return quantiles.quantile(quantiles.cumulative(tree, levels, noise[ends - 1].tolist()), node.q)
 
 
-def _normal(name: str, value: Floats, variance: float, bins: tuple[Bin, ...] = ()) -> Output:
+def _normal(name: str, value: Floats, variance: Floats | float, bins: tuple[Bin, ...] = ()) -> Output:
     """Return an output that is a linear combination of sums."""
     error = np.full_like(value, np.sqrt(variance))
     return Output(name, value, error, value - Z95 * error, value + Z95 * error, bins)
@@ -271,45 +278,42 @@ def _ratio(name: str, value: Floats, low: Floats, high: Floats) -> Output:
     return Output(name, value, (high - low) / (2 * Z95), low, high)
 
 
-def _mean(count: Floats, linear: Floats, variance: float) -> Interval:
-    """Return the mean of u by Fieller's theorem, within [-1, 1].
+def _mean(sums: Floats, noise: Floats) -> Interval:
+    """Return the mean of u from its count and sum, (cells, 2), by Fieller's theorem, within [-1, 1].
 
     The interval holds every m for which linear - m count is within 1.96 of its own standard deviations of 0.
     """
-    spread = Z95**2 * variance
-    known = (count > 0) & (count * count > spread)
-    lead = np.where(known, count * count - spread, 1.0)
-    root = np.sqrt(spread * np.maximum(lead + linear * linear, 0.0))
+    count, linear = sums.T
+    of_count, of_linear = Z95**2 * noise
+    known = (count > 0) & (count * count > of_count)
+    lead = np.where(known, count * count - of_count, 1.0)
+    root = np.sqrt(np.maximum(of_linear * lead + of_count * linear * linear, 0.0))
     value = np.where(count > 0, linear / np.where(count > 0, count, 1.0), 0.0)
     interval = value, (linear * count - root) / lead, (linear * count + root) / lead
     return _within(interval, known, (-1.0, 1.0))
 
 
-def _variance(count: Floats, linear: Floats, square: Floats, variance: float, *, ddof: int) -> Interval:
-    """Return the variance of u, by a generalisation of Fieller's theorem.
+def _variance(sums: Floats, noise: Floats, *, ddof: int) -> Interval:
+    """Return the variance of u from its count, sum and sum of squares, (cells, 3), by `forms.solve`.
 
     With exact sums n, s, q it is t = (q n - s s) / (n n - ddof n). `above - t below` has mean 0 at the true t, and an
-    unbiased estimate of its variance is that of the noise times flat - 2 t square tilt + t t steep. The interval holds
-    every t for which the first is within 1.96 of the root of the second.
+    unbiased estimate of its variance is flat - 2 t tilt + t t steep.
     """
-    spread = Z95**2 * variance
-    above = square * count - linear * linear + variance
-    below = count * count - variance - ddof * count
-    tilt = 2 * count - ddof
-    steep = tilt * tilt - 2 * variance
-    flat = count * count + square * square + 4 * linear * linear - 3 * variance
-    lead = below * below - spread * steep
-    middle = above * below - spread * square * tilt
-    # (middle^2 - lead * (above^2 - spread * flat)) / spread, without the terms that cancel
-    inner = below * below * flat + above * above * steep - 2 * above * below * square * tilt
-    inner += spread * (square * square * tilt * tilt - steep * flat)
-    known = (count > 0) & (below > 0) & (lead > 0) & (inner >= 0)
-    root = np.sqrt(np.where(known, spread * inner, 0.0))
-    lead = np.where(known, lead, 1.0)
-    fewest = np.maximum(count - _SURE * np.sqrt(variance), ddof + 1.0)
+    count, linear, square = sums.T
+    of_count, of_linear, of_square = noise
+    above = square * count - linear * linear + of_linear
+    below = count * count - of_count - ddof * count
+    slope = 2 * count - ddof
+    steep = of_count * (slope * slope - 2 * of_count)
+    flat = of_square * count * count + of_count * square * square + 4 * of_linear * linear * linear
+    flat -= of_count * of_square + 2 * of_linear * of_linear
+    found = solve(above, below, flat, of_count * square * slope, steep)
+    known = found.known & (count > 0)
+    fewest = np.maximum(count - _SURE * np.sqrt(of_count), ddof + 1.0)
     most = fewest / (fewest - ddof)  # the variance of u when half of so few rows are at each bound
     value = np.where(below > 0, above / np.where(below > 0, below, 1.0), most / 2)
-    return _within((value, (middle - root) / lead, (middle + root) / lead), known, (0.0, most))
+    low, high = (np.where(known, side, 0.0) for side in (found.low, found.high))
+    return _within((value, low, high), known, (0.0, most))
 
 
 def _within(interval: Interval, known: NDArray[np.bool_], bounds: tuple[float, Floats | float]) -> Interval:

@@ -200,10 +200,11 @@ def columns_of(aggregate: Aggregate) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class NamedAggregate:
-    """One output column of the result."""
+    """One output column of the result. What it is computed from carries noise in inverse proportion to its `weight`."""
 
     name: str
     aggregate: Aggregate
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ The argument is docs/privacy.md. Must not know: data, any engine, how noise is d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -19,7 +19,7 @@ from queries.errors import QueryError
 from queries.quantiles import tree_of
 from queries.resolve import resolve
 from queries.schema import Dataset, Numeric
-from queries.slots import Joint, Slot, Term, slot_of, touched
+from queries.slots import Joint, Slot, Term, kin_of, slot_of
 
 NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
@@ -55,6 +55,7 @@ class NoiseShape:
 class Plan:
     """What a query releases. The vector's index of a cell and slot is `cell * len(slots) + slot`.
 
+    Every sum is multiplied by its slot's gain, 1 unless outputs were given weights: the same noise is then less of it.
     `dataset` is the published one with the query's derived values as columns after its own.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     dataset: Dataset
     cells: tuple[tuple[str, ...], ...]
     slots: tuple[Slot, ...]
+    gains: tuple[int, ...]
     histograms: tuple[ir.Histogram | Joint, ...]
     scale_bits: int
     rows_per_person: int
@@ -99,7 +101,7 @@ class Plan:
     @property
     def largest_sum(self) -> int:
         """Bound on the absolute value of every exact sum over all institutions, in unrefined lattice steps."""
-        return _rows_in_all(self.dataset, self.rows_per_person) << self.scale_bits
+        return max(self.gains) * _rows_in_all(self.dataset, self.rows_per_person) << self.scale_bits
 
     def noise(self, rho_nano: int, *, threshold: int, colluders: int, invited: int) -> NoiseShape:
         """Return the noise of a release that costs rho_nano / 10^9. Raise as `noise_shape`."""
@@ -173,22 +175,28 @@ def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
     outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
     histograms = tuple(dict.fromkeys(each for output in outputs for each in _histograms(output, dataset)))
     # Outputs over one column share its slots: the distinct ones, in order of first use.
-    slots = tuple(dict.fromkeys(slot for output in outputs for slot in slots_of(output, dataset, histograms)))
+    gains: dict[Slot, int] = {}
+    for named in query.aggregates:
+        for slot in slots_of(named.aggregate, dataset, histograms):
+            gains[slot] = max(gains.get(slot, 0), named.weight)
+    gains = _alike_among_kin(gains)
+    slots = tuple(gains)
     rows = query.rows_per_person or dataset.max_rows
     cells = tuple(product(*(key.values for key in query.keys)))
-    scale_bits = _scale_bits(slots, _rows_in_all(dataset, rows))
-    # A row changes each slot by at most 2^scale_bits, and of every histogram, or of slots for the keys of the same
-    # columns, only one; a row at a bound of every column attains all of these at once, so the bound on its squared norm
-    # is exact unless two outputs name different groups of one column, which no row is in together.
+    scale_bits = _scale_bits(slots, max(gains.values()) * _rows_in_all(dataset, rows))
+    # A row changes each slot by at most its gain times 2^scale_bits, and of every histogram, or of slots for the keys
+    # of the same columns, only one; a row at a bound of every column attains all of these at once, so the bound on its
+    # squared norm is exact unless two outputs name different groups of one column, which no row is in together.
     return Plan(
         query=query,
         dataset=dataset,
         cells=cells,
         slots=slots,
+        gains=tuple(gains.values()),
         histograms=histograms,
         scale_bits=scale_bits,
         rows_per_person=rows,
-        delta_squared=_delta_squared(slots, cells=len(cells), rows=rows, places=dataset.max_institutions_per_person)
+        delta_squared=_delta_squared(gains, cells=len(cells), rows=rows, places=dataset.max_institutions_per_person)
         << 2 * scale_bits,
     )
 
@@ -251,16 +259,26 @@ def _refines(fine: ir.Histogram, coarse: ir.Histogram) -> bool:
     return ends and set(coarse.edges) <= set(fine.edges)
 
 
-def _delta_squared(slots: tuple[Slot, ...], *, cells: int, rows: int, places: int) -> int:
+def _alike_among_kin(gains: Mapping[Slot, int]) -> dict[Slot, int]:
+    """Give slots of which a row changes only one the largest gain of any: the others cost nothing more."""
+    most: dict[Hashable, int] = {}
+    for slot, gain in gains.items():
+        most[kin_of(slot)] = max(most.get(kin_of(slot), 0), gain)
+    return {slot: most[kin_of(slot)] for slot in gains}
+
+
+def _delta_squared(gains: Mapping[Slot, int], *, cells: int, rows: int, places: int) -> int:
     """Return the squared L2 sensitivity in units of one row's step.
 
     All rows in one cell move it by rows in each coordinate that a row touches; a count of persons moves by 1 in each
-    cell that has any of them. Spreading r rows over c cells turns r^2 of the former into at most (r - c + 1)^2 + c - 1
-    and 1 of the latter into c. Where a row touches anything else it is best to have one cell, else as many as rows.
+    cell that has any of them; each times its gain. Spreading r rows over c cells turns r^2 of the former into at most
+    (r - c + 1)^2 + c - 1 and 1 of the latter into c. Both are convex in c, so the worst is one cell, or all there are.
     """
-    by_rows = touched(slot for slot in slots if slot.kind != "persons")
-    persons = sum(slot.kind == "persons" for slot in slots)
-    return places**2 * (rows**2 * by_rows + persons * (1 if by_rows else min(rows, cells)))
+    kin = {kin_of(slot): gain for slot, gain in gains.items() if slot.kind != "persons"}
+    by_rows = sum(gain**2 for gain in kin.values())
+    persons = sum(gain**2 for slot, gain in gains.items() if slot.kind == "persons")
+    spread = min(rows, cells)
+    return places**2 * max(((rows - c + 1) ** 2 + c - 1) * by_rows + c * persons for c in (1, spread))
 
 
 def _count(column: str | None, dataset: Dataset) -> Slot:
@@ -283,6 +301,6 @@ def _scale_bits(slots: tuple[Slot, ...], rows: int) -> int:
     if bits < _MIN_SCALE:
         raise QueryError(
             "sums over this many rows do not fit into 62 bits",
-            hint="limit the rows per person, or publish the dataset with a smaller max_persons",
+            hint="limit the rows per person, give weights that differ less, or publish a smaller max_persons",
         )
     return bits

@@ -22,6 +22,7 @@ from queries import expressions, ir, models, schema
 from queries.errors import LiteralError, QueryError, UnknownName
 from queries.limits import MAX_AGGREGATES, MAX_BINS, MAX_CELLS, MAX_KEYS, walk
 from queries.quantiles import tree_of
+from queries.weights import normal_weights
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 _OPERATION = {
@@ -224,8 +225,8 @@ def _aggregates(
     for named in aggregates:
         # With one row each, rows are persons: the same number for less work, and one slot for both.
         aggregate = ir.Count() if one_row and isinstance(named.aggregate, ir.Persons) else named.aggregate
-        resolved.append(ir.NamedAggregate(named.name, _aggregate(aggregate, dataset)))
-    return tuple(resolved)
+        resolved.append(replace(named, aggregate=_aggregate(aggregate, dataset)))
+    return normal_weights(tuple(resolved))
 
 
 def _aggregate(aggregate: ir.Aggregate, dataset: schema.Dataset) -> ir.Aggregate:

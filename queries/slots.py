@@ -7,7 +7,7 @@ outputs that need the same product share it. Must not know: SQL, noise, which ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -123,20 +123,16 @@ def slot_of(term: Term, among: Iterable[str], dataset: Dataset) -> Slot:
     return Slot("product", factors=term.factors, among=nullable)
 
 
-def touched(slots: Iterable[Slot]) -> int:
-    """Return how many coordinates a row can change by S at once: the squared sensitivity in units of S^2.
+def kin_of(slot: Slot) -> Hashable:
+    """Return what a slot shares with those of which a row changes only one: they are kin, and cost what one costs.
 
-    Of the bins of one histogram it changes one, and of slots that differ only in the keys of the same columns one.
+    Of the bins of one histogram a row changes one, and of slots that differ only in the keys of the same columns one.
     """
-    seen: set[object] = set()
-    for slot in slots:
-        if slot.kind == "bin":
-            seen.add(slot.histogram)
-        elif slot.levels:
-            seen.add((slot.factors, tuple(column for column, _key in slot.levels), slot.among))
-        else:
-            seen.add(slot)
-    return len(seen)
+    if slot.kind == "bin":
+        return slot.histogram
+    if slot.levels:
+        return slot.factors, tuple(column for column, _key in slot.levels), slot.among
+    return slot
 
 
 def keys_of(column: str, dataset: Dataset) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ class Key(_message.Message):
     def __init__(self, column: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NamedAggregate(_message.Message):
-    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram", "persons", "quantile", "skewness", "kurtosis", "covariance", "correlation", "line", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank")
+    __slots__ = ("name", "count", "sum", "mean", "variance", "stddev", "histogram", "persons", "quantile", "skewness", "kurtosis", "covariance", "correlation", "line", "matrix", "linear_model", "mean_test", "group_test", "independence_test", "survival", "log_rank", "weight")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +170,7 @@ class NamedAggregate(_message.Message):
     INDEPENDENCE_TEST_FIELD_NUMBER: _ClassVar[int]
     SURVIVAL_FIELD_NUMBER: _ClassVar[int]
     LOG_RANK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     name: str
     count: Count
     sum: Moment
@@ -191,7 +192,8 @@ class NamedAggregate(_message.Message):
     independence_test: IndependenceTest
     survival: Survival
     log_rank: LogRank
-    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., persons: _Optional[_Union[Persons, _Mapping]] = ..., quantile: _Optional[_Union[Quantile, _Mapping]] = ..., skewness: _Optional[_Union[Moment, _Mapping]] = ..., kurtosis: _Optional[_Union[Moment, _Mapping]] = ..., covariance: _Optional[_Union[Covariance, _Mapping]] = ..., correlation: _Optional[_Union[Correlation, _Mapping]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., linear_model: _Optional[_Union[LinearModel, _Mapping]] = ..., mean_test: _Optional[_Union[MeanTest, _Mapping]] = ..., group_test: _Optional[_Union[GroupTest, _Mapping]] = ..., independence_test: _Optional[_Union[IndependenceTest, _Mapping]] = ..., survival: _Optional[_Union[Survival, _Mapping]] = ..., log_rank: _Optional[_Union[LogRank, _Mapping]] = ...) -> None: ...
+    weight: int
+    def __init__(self, name: _Optional[str] = ..., count: _Optional[_Union[Count, _Mapping]] = ..., sum: _Optional[_Union[Moment, _Mapping]] = ..., mean: _Optional[_Union[Moment, _Mapping]] = ..., variance: _Optional[_Union[Spread, _Mapping]] = ..., stddev: _Optional[_Union[Spread, _Mapping]] = ..., histogram: _Optional[_Union[Histogram, _Mapping]] = ..., persons: _Optional[_Union[Persons, _Mapping]] = ..., quantile: _Optional[_Union[Quantile, _Mapping]] = ..., skewness: _Optional[_Union[Moment, _Mapping]] = ..., kurtosis: _Optional[_Union[Moment, _Mapping]] = ..., covariance: _Optional[_Union[Covariance, _Mapping]] = ..., correlation: _Optional[_Union[Correlation, _Mapping]] = ..., line: _Optional[_Union[Line, _Mapping]] = ..., matrix: _Optional[_Union[Matrix, _Mapping]] = ..., linear_model: _Optional[_Union[LinearModel, _Mapping]] = ..., mean_test: _Optional[_Union[MeanTest, _Mapping]] = ..., group_test: _Optional[_Union[GroupTest, _Mapping]] = ..., independence_test: _Optional[_Union[IndependenceTest, _Mapping]] = ..., survival: _Optional[_Union[Survival, _Mapping]] = ..., log_rank: _Optional[_Union[LogRank, _Mapping]] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class Count(_message.Message):
     __slots__ = ("column",)

@@ -35,22 +35,24 @@ class Cumulative:
         return np.asarray(Z95 * np.sqrt(self.noise * np.maximum(variance, 0.0)))
 
 
-def cumulative(tree: Tree, levels: Sequence[Floats], noise: float) -> Cumulative:
+def cumulative(tree: Tree, levels: Sequence[Floats], noise: Sequence[float]) -> Cumulative:
     """Return the consistent cumulative counts of every cell.
 
-    `levels` are the noisy counts of the tree's levels, (cells, nodes) each; `noise` is the variance in every one.
+    `levels` are the noisy counts of the tree's levels, (cells, nodes) each; `noise` is the variance in each level's.
     """
     depth = len(levels)
-    # Up: what a node's subtree alone says of its count, and the variance of that in units of the noise.
+    unit = noise[-1]  # the leaves'; all variances below are in units of it
+    each = [variance / unit if unit > 0 else 1.0 for variance in noise]
+    # Up: what a node's subtree alone says of its count, and the variance of that.
     subtree, own = [levels[-1]], [np.ones(levels[-1].shape[1])]
     sums: list[tuple[Floats, Floats]] = []
-    for counts in reversed(levels[:-1]):
+    for counts, alone in zip(reversed(levels[:-1]), reversed(each[:-1]), strict=True):
         starts = np.arange(0, own[0].size, tree.branches)
         total, variance = np.add.reduceat(subtree[0], starts, axis=1), np.add.reduceat(own[0], starts)
         sums.insert(0, (total, variance))
-        weight = variance / (1 + variance)
+        weight = variance / (alone + variance)
         subtree.insert(0, weight * counts + (1 - weight) * total)
-        own.insert(0, variance / (1 + variance))
+        own.insert(0, alone * weight)
     # Down: children share what their sum lacks, each by its variance.
     final = subtree[0]
     for level in range(1, depth):
@@ -58,7 +60,7 @@ def cumulative(tree: Tree, levels: Sequence[Floats], noise: float) -> Cumulative
         parent = np.arange(own[level].size) // tree.branches
         final = subtree[level] + (own[level] / variance[parent]) * (final - total)[:, parent]
     below = np.concatenate([np.zeros((final.shape[0], 1)), np.cumsum(final, axis=1)], axis=1)
-    return Cumulative(tree, below, *_variances(tree, own), float(noise))
+    return Cumulative(tree, below, *_variances(tree, own), float(unit))
 
 
 def _variances(tree: Tree, own: Sequence[Floats]) -> tuple[Floats, Floats, float]:

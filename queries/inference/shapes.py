@@ -16,8 +16,8 @@ _CERTAIN = 7.0
 """The variance must be this many of its own standard deviations above 0: below, the delta method says too little."""
 
 
-def skewness(sums: Floats, noise: float) -> tuple[Floats, Floats, Floats]:
-    """Return (value, low, high), (cells,) each, from sums of 1, u, u^2, u^3 as (cells, 4); `noise` is their variance.
+def skewness(sums: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return (value, low, high), (cells,) each, from sums of 1, u, u^2, u^3 as (cells, 4); `noise` (4,) their variance.
 
     Where the noise leaves no information the interval is all that so many rows allow.
     """
@@ -29,7 +29,7 @@ def skewness(sums: Floats, noise: float) -> tuple[Floats, Floats, Floats]:
     return _inferred(g1, sums, noise, least=3)
 
 
-def kurtosis(sums: Floats, noise: float) -> tuple[Floats, Floats, Floats]:
+def kurtosis(sums: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the excess kurtosis as (value, low, high) from sums of 1, u, ..., u^4 as (cells, 5); see `skewness`."""
 
     def g2(n: Floats, powers: Floats) -> Floats:
@@ -49,13 +49,14 @@ def _central(n: Floats, powers: Floats) -> tuple[Floats, Floats, Floats, Floats]
 
 
 def _inferred(
-    statistic: Callable[[Floats, Floats], Floats], sums: Floats, noise: float, *, least: int
+    statistic: Callable[[Floats, Floats], Floats], sums: Floats, noise: Floats, *, least: int
 ) -> tuple[Floats, Floats, Floats]:
-    deviation = np.sqrt(noise)
+    deviation = np.sqrt(noise[0])
     count = sums[:, 0]
     safe_count = np.maximum(count, least + 1.0)
     a, variance = sums[:, 1] / safe_count, sums[:, 2] / safe_count - (sums[:, 1] / safe_count) ** 2
-    uncertain = deviation / safe_count * np.sqrt(1 + 4 * a * a + (2 * a * a - sums[:, 2] / safe_count) ** 2)
+    by_count = 2 * a * a - sums[:, 2] / safe_count
+    uncertain = np.sqrt(noise[2] + 4 * a * a * noise[1] + by_count**2 * noise[0]) / safe_count
     known = (count > least + 6 * deviation) & (variance > _CERTAIN * uncertain) & (variance > 1e-12)
     reach = np.maximum(count + 6 * deviation, least + 1.0)  # |G1| <= sqrt n and |G2| <= n for n rows
     most = np.sqrt(reach) * reach / (reach - 2) if least == 3 else reach * reach / (reach - 3)
@@ -71,7 +72,7 @@ def _inferred(
         size = 1e-5 * used[:, :1]
         up, down = used + size * step, used - size * step
         slope = (statistic(up[:, 0], up[:, 1:]) - statistic(down[:, 0], down[:, 1:])) / (2 * size[:, 0])
-        squared += slope * slope * noise
+        squared += slope * slope * noise[place]
     half = Z95 * np.sqrt(squared)
     low, high = np.where(known, value - half, -most), np.where(known, value + half, most)
     return np.where(known, value, 0.0), np.maximum(low, -most), np.minimum(high, most)

@@ -22,7 +22,8 @@ def exact_sums(plan: Plan, columns: Columns) -> NDArray[np.int64]:
         _joint(plan, each, columns) if isinstance(each, Joint) else _histogram(plan, each, columns)
         for each in plan.histograms
     ]
-    return np.array([_sum(plan, slot, columns, rows, counted) for slot in plan.slots], dtype=np.int64)
+    sums = (_sum(plan, slot, columns, rows, counted) for slot in plan.slots)
+    return np.array([gain * each for gain, each in zip(plan.gains, sums, strict=True)], dtype=np.int64)
 
 
 def _sum(plan: Plan, slot: Slot, columns: Columns, rows: int, counted: Sequence[NDArray[np.int64]]) -> int:

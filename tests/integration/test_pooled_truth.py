@@ -68,6 +68,29 @@ def test_every_statistic_of_the_four_hospitals_equals_pandas(heart: Consortium) 
         check(cell["bp"], rows.trestbps.mean())
 
 
+def test_weights_move_noise_and_no_value(heart: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed, planned alike by analyst, coordinator and agents, and undone in the answer."""
+    sql, weights = (
+        "SELECT sex, COUNT(*) AS n, AVG(age) AS age, MEDIAN(chol) AS mid FROM heart GROUP BY sex",
+        {"age": 2.5},
+    )
+    with heart.session() as session:
+        plain, weighted = session.explain(sql, epsilon=1), session.explain(sql, epsilon=1, weights=weights)
+        assert weighted.weights == {"n": 2, "age": 5, "mid": 2}
+        before, after = ({w.name: w.half_width for w in each.widths} for each in (plain, weighted))
+        assert after["age"] < before["age"] / 1.5
+        assert after["mid"] > before["mid"]
+        answer = session.query(sql, epsilon=1, weights=weights)
+        assert answer.estimate("age", sex="1").standard_error < before["age"]
+        remove_noise(monkeypatch)
+        exact = session.query(sql, epsilon=1, weights=weights)
+        same = session.query(sql, epsilon=1)
+    assert [row.keys for row in exact.rows] == [row.keys for row in same.rows]
+    for row in exact.rows:
+        for name in exact.columns:
+            check(exact.estimate(name, sex=row.keys[0]).value, same.estimate(name, sex=row.keys[0]).value)
+
+
 @pytest.mark.usefixtures("no_noise")
 def test_histograms_equal_pandas(heart: Consortium) -> None:
     pooled = heart_pooled()

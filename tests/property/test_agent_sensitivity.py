@@ -104,6 +104,7 @@ def dataset_of(bounds: tuple[float, float], *, nullable: bool, max_rows: int) ->
     more=derived_outputs,
     grouped=st.sampled_from(["", "k", "band"]),
     where_in_file=st.integers(0, 4),
+    weights=st.just([1]) | st.lists(st.integers(1, 1000), min_size=1, max_size=3),
 )
 def test_adding_a_person_moves_the_sums_by_at_most_the_sensitivity(
     *,
@@ -117,6 +118,7 @@ def test_adding_a_person_moves_the_sums_by_at_most_the_sensitivity(
     more: Sequence[ir.Aggregate],
     grouped: str,
     where_in_file: int,
+    weights: Sequence[int],
 ) -> None:
     """Wherever their rows stand in the file: nobody else's lottery is drawn anew because of them."""
     dataset = dataset_of(bounds, nullable=nullable, max_rows=max_rows)
@@ -125,7 +127,10 @@ def test_adding_a_person_moves_the_sums_by_at_most_the_sensitivity(
     usable = grouped == "k" or (grouped == "band" and finite)
     query = ir.Query(
         "t",
-        tuple(ir.NamedAggregate(f"o{i}", aggregate) for i, aggregate in enumerate([*aggregates, *wide])),
+        tuple(
+            ir.NamedAggregate(f"o{i}", aggregate, weights[i % len(weights)])
+            for i, aggregate in enumerate([*aggregates, *wide])
+        ),
         where=where,
         keys=(ir.Key(grouped),) if usable else (),
         derived=DERIVED if finite else (),

@@ -49,7 +49,7 @@ aggregates = (
 queries = st.builds(
     ir.Query,
     names,
-    st.lists(st.builds(ir.NamedAggregate, names, aggregates), max_size=4).map(tuple),
+    st.lists(st.builds(ir.NamedAggregate, names, aggregates, st.integers(1, 2**32 - 1)), max_size=4).map(tuple),
     st.none() | predicates,
     st.lists(st.builds(ir.Key, names, st.lists(names, max_size=3).map(tuple)), max_size=3).map(tuple),
     st.none() | st.integers(1, 2**32 - 1),

@@ -31,7 +31,7 @@ def counted(tree: Tree, values: Floats) -> list[Floats]:
 def noisy(tree: Tree, values: Floats, deviation: float, runs: int, seed: int) -> Cumulative:
     rng = np.random.default_rng(seed)
     levels = [exact + rng.normal(0, deviation, (runs, exact.shape[1])) for exact in counted(tree, values)]
-    return cumulative(tree, levels, deviation**2)
+    return cumulative(tree, levels, [deviation**2] * len(levels))
 
 
 @given(st.integers(-1000, 1000), st.integers(1, 20_000), st.booleans())
@@ -54,7 +54,7 @@ def test_bounds_with_hardly_a_float_between_them_still_have_ascending_leaves(bou
 @given(st.lists(st.integers(0, 120), min_size=1, max_size=60), SHARES)
 def test_without_noise_a_quantile_of_whole_numbers_is_numpys(values: list[int], q: float) -> None:
     tree = tree_of(YEARS)
-    value, low, high = quantile(cumulative(tree, counted(tree, np.array(values)), 0.0), q)
+    value, low, high = quantile(cumulative(tree, counted(tree, np.array(values)), [0.0] * len(tree.levels)), q)
     expected = np.quantile(values, q)
     assert value[0] == pytest.approx(expected, abs=1e-3)
     assert low[0] - 1e-9 <= expected <= high[0] + 1e-9
@@ -63,7 +63,7 @@ def test_without_noise_a_quantile_of_whole_numbers_is_numpys(values: list[int], 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), SHARES)
 def test_without_noise_a_quantile_is_within_a_leaf(values: list[float], q: float) -> None:
     tree = tree_of(LEVEL)
-    value, low, high = quantile(cumulative(tree, counted(tree, np.array(values)), 0.0), q)
+    value, low, high = quantile(cumulative(tree, counted(tree, np.array(values)), [0.0] * len(tree.levels)), q)
     expected, leaf = np.quantile(values, q), 10 / MOST_LEAVES
     assert abs(value[0] - expected) <= leaf + 1e-9
     assert low[0] - 1e-9 <= expected <= high[0] + 1e-9
@@ -107,17 +107,17 @@ def test_shape_is_that_of_pandas_without_noise_and_covered_with_it() -> None:
         (shapes.skewness, pd.Series(values).skew(), 4),
         (shapes.kurtosis, pd.Series(values).kurt(), 5),
     ):
-        value, low, high = statistic(exact[:, :powers], 0.0)
+        value, low, high = statistic(exact[:, :powers], np.zeros(powers))
         assert value[0] == pytest.approx(truth, rel=1e-8)
         assert low[0] == pytest.approx(truth, rel=1e-8)
         released = exact[:, :powers] + np.random.default_rng(2).normal(0, 6.0, (2000, powers))
-        _value, low, high = statistic(released, 36.0)
+        _value, low, high = statistic(released, np.full(powers, 36.0))
         assert ((low <= truth) & (truth <= high)).sum() >= 1840
         assert np.median(high - low) < 4
 
 
 def test_a_shape_that_the_noise_hides_has_the_widest_interval() -> None:
-    value, low, high = shapes.skewness(np.array([[40.0, 0.0, 4.0, 1.0]]), 100.0)
+    value, low, high = shapes.skewness(np.array([[40.0, 0.0, 4.0, 1.0]]), np.full(4, 100.0))
     assert value[0] == 0
     assert low[0] <= -6
     assert high[0] >= 6

@@ -30,11 +30,23 @@ def vector(plan: Plan, rows: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
             own = [bins[coarse, place] for place in range(len(first))]
             parts = [bins[fine, place] for place in range(sum(histogram == fine for histogram, _place in bins))]
             cells[:, own] = np.add.reduceat(cells[:, parts], first, axis=1)
+        _raise_by_gains(plan, out.reshape(-1, size))
     except OverflowError:
         raise DataError(
             "a sum here is larger than the schema allows for", hint="compare max_persons with the data"
         ) from None
     return out
+
+
+def _raise_by_gains(plan: Plan, cells: NDArray[np.int64]) -> None:
+    """Multiply every sum by its slot's gain, in place. Raise OverflowError where one leaves 64 bits."""
+    gains = np.array(plan.gains, dtype=np.int64)
+    if (gains == 1).all():
+        return
+    most = np.iinfo(np.int64).max // gains
+    if ((cells > most) | (cells < -most)).any():
+        raise OverflowError
+    cells *= gains
 
 
 def lottery(salt: bytes) -> int:
