@@ -81,7 +81,7 @@ def test_weights_move_noise_and_no_value(heart: Consortium, monkeypatch: pytest.
         assert after["age"] < before["age"] / 1.5
         assert after["mid"] > before["mid"]
         answer = session.query(sql, epsilon=1, weights=weights)
-        assert answer.estimate("age", sex="1").standard_error < before["age"]
+        assert answer.estimate("age", sex="male").standard_error < before["age"]
         remove_noise(monkeypatch)
         exact = session.query(sql, epsilon=1, weights=weights)
         same = session.query(sql, epsilon=1)
