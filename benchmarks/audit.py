@@ -249,6 +249,13 @@ def tamper(changes: int, honest: int) -> dict[str, Any]:
     }
 
 
+def _add(kept: Any, found: Any) -> Any:
+    """Return counts with those of an earlier run added."""
+    if isinstance(found, dict):
+        return {key: _add(kept.get(key, 0 if isinstance(value, int) else {}), value) for key, value in found.items()}
+    return kept + found
+
+
 def crash(kills: int) -> dict[str, Any]:
     """A writer killed `kills` times on each store."""
     found = {}
@@ -272,6 +279,7 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=CHANGES)
     parser.add_argument("--honest", type=int, default=HONEST)
     parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--more", action="store_true", help="add tamper and crash to what earlier runs counted")
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -284,7 +292,10 @@ def main() -> None:
         for name in given.only or PARTS:
             before = os.getloadavg()[0]
             start = time.perf_counter()
-            results |= parts[name]()
+            found = parts[name]()
+            if given.more and name in results:
+                found[name] = _add(results[name], found[name])
+            results |= found
             results.setdefault("context", {})[name] = {
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
                 "load_before": round(before, 2),

@@ -29,7 +29,7 @@ class AuditLog:
         self.verifier = signer.verifier
         self._signer = signer
         self._lock = threading.Lock()
-        self._listeners: list[Callable[[int], None]] = []
+        self._listeners: list[Callable[[], None]] = []
 
     def append_in(self, uow: UnitOfWork, entries: Sequence[log_pb2.LogEntry]) -> int:
         """Append entries in this transaction; return the sequence number of the first. Raise LogError on a bad entry.
@@ -43,9 +43,8 @@ class AuditLog:
             latest = entry.at_ms = max(entry.at_ms, latest)
         first = uow.append([encode(entry) for entry in entries])
         if entries:
-            uow.before_commit(lambda: self._seal(uow))
-            size = first + len(entries)
-            uow.after_commit(lambda: self._announce(size))
+            uow.before_commit(lambda: self._sign(uow))
+            uow.after_commit(self.announce)
         return first
 
     def append(self, entries: Sequence[log_pb2.LogEntry]) -> int:
@@ -101,8 +100,11 @@ class AuditLog:
             lines.setdefault(row.size, []).append(row.line)
         return [(c.size, notes.with_lines(c.note, lines.get(c.size, []))) for c in checkpoints]
 
-    def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
-        """Call `listener(size)` after every durable append, from whichever thread appended; return how to stop it."""
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every durable append, from whichever thread tells; return how to stop it.
+
+        Appends of other processes are told where the store hears of them (`analytics_server.store.instance`).
+        """
         with self._lock:
             self._listeners.append(listener)
 
@@ -112,11 +114,12 @@ class AuditLog:
 
         return unsubscribe
 
-    def _seal(self, uow: UnitOfWork) -> None:
-        self.head(uow)
-
-    def _announce(self, size: int) -> None:
+    def announce(self) -> None:
+        """Tell every listener that the log has grown."""
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:
-            listener(size)
+            listener()
+
+    def _sign(self, uow: UnitOfWork) -> None:
+        self.head(uow)

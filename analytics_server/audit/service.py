@@ -119,7 +119,7 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
     def _wake(self, grown: asyncio.Event) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
 
-        def listener(_: int) -> None:  # called from the thread that appended
+        def listener() -> None:  # called from the thread that appended
             loop.call_soon_threadsafe(grown.set)
 
         return self._log.subscribe(listener)

@@ -46,7 +46,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What running a request takes. `spool` is the folder in which large uploads wait until they are complete."""
+    """What running a request takes. `spool` is the folder in which large uploads wait until they are complete.
+
+    `instance` is this process's number among the coordinators of the store.
+    """
 
     database: Database
     log: AuditLog
@@ -55,6 +58,7 @@ class Tools:
     witnessing: Witnessing
     deadlines: Deadlines
     spool: Path
+    instance: int
 
 
 class Asking:

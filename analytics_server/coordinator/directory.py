@@ -42,8 +42,9 @@ class Directory:
         self.members: MappingProxyType[str, Member] = MappingProxyType({})
         self._revoked: frozenset[str] = frozenset()
 
-    def reload(self, uow: UnitOfWork) -> None:
-        """Read and verify what is published now."""
+    def reload(self, uow: UnitOfWork) -> bool:
+        """Read and verify what is published now; return whether anything is new."""
+        before = self.membership_envelope, dict(self.datasets), self._revoked
         envelope = uow.latest_membership()
         if envelope is not None and envelope != self.membership_envelope:
             self.membership = membership.verify(envelope, self.governance_key, consortium=self.consortium)
@@ -61,6 +62,7 @@ class Directory:
             published[name] = Published(dataset, schema_hash, row.envelope)
         self.datasets = MappingProxyType(published)
         self._revoked = frozenset(p.id for p in uow.participants() if p.revoked)
+        return before != (self.membership_envelope, dict(self.datasets), self._revoked)
 
     def in_force(self) -> MembershipDocument:
         """Return the membership; raise IdentityError where none has been published yet."""

@@ -251,6 +251,7 @@ class _Job:
         ]
 
         def work(uow: UnitOfWork) -> analyst_pb2.Progress:
+            uow.check_runs(self.verified.request_id, self._tools.instance)
             seq = self._tools.log.append_in(uow, entries) + 1
             checkpoint = self._tools.log.head(uow)
             progress = analyst_pb2.Progress(

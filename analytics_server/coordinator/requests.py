@@ -50,6 +50,7 @@ INTERRUPTED = QuorumError(
     "the coordinator stopped in the middle of this round, and nothing was released",
     hint="institutions that had sent their masked sums keep the charge, the others do not; ask again",
 )
+LOOK_AGAIN_S = 2.0
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -59,6 +60,10 @@ class AlreadyEnded(Exception):
     def __init__(self, progress: analyst_pb2.Progress) -> None:
         super().__init__("ended before")
         self.progress = progress
+
+
+class RunsElsewhere(Exception):
+    """Another coordinator of this store runs the request."""
 
 
 class RequestDesk:
@@ -74,15 +79,19 @@ class RequestDesk:
         witnessing: Witnessing,
         deadlines: Deadlines,
         spool: Path,
+        instance: int,
     ) -> None:
-        """`spool` is the folder in which large uploads wait until they are complete."""
+        """`spool` is the folder in which large uploads wait until they are complete, `instance` this process's number
+        among the coordinators of the store.
+        """
         self._database = database
         self._log = log
         self._directory = directory
         self._hub = hub
         self._witnessing = witnessing
-        self._tools = Tools(database, log, directory, hub, witnessing, deadlines, spool)
+        self._tools = Tools(database, log, directory, hub, witnessing, deadlines, spool, instance)
         self._live: dict[bytes, Live] = {}
+        self._unstored: dict[bytes, Callable[[UnitOfWork], object]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = JobDesk(self._tools)
 
@@ -104,11 +113,16 @@ class RequestDesk:
             async for _ in live.follow():
                 """Its end is in the store when it is reported."""
         row = await self._database.read(lambda uow: uow.request(request_id))
+        if row is not None and row.analyst == peer.id and row.state == "running" and self._is_elsewhere(row):
+            return await self._end_elsewhere(request_id)
         if row is None or row.analyst != peer.id or (stored := stored_end(row)) is None:
             raise IdentityError(
                 "there is no such request of yours", hint="cohortium audit log --kind requested lists them"
             )
         return stored
+
+    def _is_elsewhere(self, row: RequestRow) -> bool:
+        return row.instance != self._tools.instance
 
     async def _check(self, envelope: bytes, peer: Peer) -> Checked:
         """Everything that can be said without asking anyone. Raises the error that the analyst reads.
@@ -160,6 +174,8 @@ class RequestDesk:
             asking.close("released")
         except AlreadyEnded as ended:
             live.end(ended.progress)
+        except RunsElsewhere:
+            live.end(await self._end_elsewhere(request_id))
         except RoundFailed as failure:
             await self._fail(live, asking, failure.error, charged=failure.charged)
         except CohortiumError as error:
@@ -172,16 +188,18 @@ class RequestDesk:
             failed = ServiceError("the coordinator failed on this request", hint="tell your operator")
             await self._fail(live, asking, failed, charged=asking.charged)
         finally:
-            self._live.pop(request_id, None)
+            if self._live.get(request_id) is live:
+                del self._live[request_id]
 
     async def _enter(self, checked: Checked) -> Heads:
         """Write the request to the log before anyone is asked; return the head that covers it, with its proofs.
 
-        Raises AlreadyEnded for a request that has ended before, and writes nothing.
+        Raises AlreadyEnded for a request that has ended before, RunsElsewhere for one that another coordinator runs,
+        and writes nothing.
         """
         verified = checked.verified
 
-        def work(uow: UnitOfWork) -> Heads | analyst_pb2.Progress:
+        def work(uow: UnitOfWork) -> Heads | analyst_pb2.Progress | RunsElsewhere:
             try:
                 uow.add_request(
                     request_id=verified.request_id,
@@ -189,18 +207,25 @@ class RequestDesk:
                     dataset=verified.dataset,
                     envelope=checked.envelope,
                     expires_at=verified.expires_at,
+                    instance=self._tools.instance,
                 )
             except SignatureError:
                 known = uow.request(verified.request_id)
-                if known is None or (stored := stored_end(known)) is None:
+                if known is None:
                     raise
-                return stored
+                if (stored := stored_end(known)) is not None:
+                    return stored
+                if self._is_elsewhere(known):
+                    return RunsElsewhere()
+                raise
             seq = self._log.append_in(uow, [records.requested(verified, shape_of(checked.plan))])
             return self._witnessing.prove(uow, seq, seen=seen_size(verified))
 
         entered = await self._database.write(work)
         if isinstance(entered, analyst_pb2.Progress):
             raise AlreadyEnded(entered)
+        if isinstance(entered, RunsElsewhere):
+            raise entered
         return entered
 
     async def _release(self, checked: Checked, live: Live, round_: Round, sums: Ring) -> None:
@@ -224,6 +249,7 @@ class RequestDesk:
                 survivors=round_.survivors,
                 rho_nano=checked.verified.rho_nano,
             ).SerializeToString(deterministic=True)
+            uow.check_runs(checked.verified.request_id, self._tools.instance)
             entries = [ended(round_, "released"), records.released(checked.verified, release, len(round_.survivors))]
             seq = self._log.append_in(uow, entries) + 1
             checkpoint = self._log.head(uow)
@@ -257,59 +283,109 @@ class RequestDesk:
                     failure.refusals.add(institution=member, rule=decision.rule, message=decision.message)
         entries.append(records.failed(live.request_id, error.code, charged=charged))
 
-        def work(uow: UnitOfWork) -> None:
+        def work(uow: UnitOfWork) -> bool:
+            row = uow.request(live.request_id)
+            if row is None or row.state != "running" or self._is_elsewhere(row):
+                return False  # this process was silent, and another has seen to the request
             self._log.append_in(uow, entries)
             uow.finish_request(live.request_id, "failed", release=None, failure=progress.SerializeToString())
+            return True
 
         try:
-            await self._database.write(work)
+            if not await self._database.write(work):
+                progress = await self._end_elsewhere(live.request_id)
         except CohortiumError as lost:  # a full disk must not leave the analyst waiting
-            logger.error("the end of a request was not stored: the next start ends it", reason=lost.message)
+            self._unstored[live.request_id] = work
+            logger.error("the end of a request is not stored yet", reason=lost.message, hint=lost.hint)
         finally:
             live.end(progress)
             asking.close(f"failed: {error.code}")
 
     # --- starting and stopping -----------------------------------------------------------------------------------
 
-    async def recover(self) -> int:
-        """End, with a clear status, every query that an earlier process left running; go on with training jobs.
+    async def see_to_orphans(self, *, starting: bool = False) -> int:
+        """End, with a clear status, every query that a process left running which is dead; go on with training jobs.
 
-        Returns how many were ended.
+        A job of another coordinator waits for one that its institutions are connected to. Ends that could not be
+        stored are stored. Returns how many queries were ended.
         """
-        running = await self._database.read(lambda uow: uow.running_requests())
-        resumed = {row.request_id for row in running if self._resume(row)}
+        await self._store_ends()
+        if not await self._database.read(self._others_run):
+            return 0
 
-        def work(uow: UnitOfWork) -> int:
-            interrupted = [row for row in uow.running_requests() if row.request_id not in resumed]
-            for row in interrupted:
-                progress = failure_of(row.request_id, INTERRUPTED, charged=True)
-                self._log.append_in(uow, [records.failed(row.request_id, "interrupted", charged=True)])
-                uow.finish_request(row.request_id, "failed", release=None, failure=progress.SerializeToString())
-            return len(interrupted)
+        def work(uow: UnitOfWork) -> tuple[int, list[tuple[RequestRow, Checked]]]:
+            interrupted, adopted = 0, []
+            for row in uow.orphaned_requests(self._tools.instance):
+                job = self._as_job(row)
+                if job is None:
+                    progress = failure_of(row.request_id, INTERRUPTED, charged=True)
+                    self._log.append_in(uow, [records.failed(row.request_id, "interrupted", charged=True)])
+                    uow.finish_request(row.request_id, "failed", release=None, failure=progress.SerializeToString())
+                    interrupted += 1
+                elif starting or self._is_served(job):
+                    uow.adopt_request(row.request_id, self._tools.instance)
+                    adopted.append((row, job))
+            return interrupted, adopted
 
-        return await self._database.write(work)
+        interrupted, adopted = await self._database.write(work)
+        for row, job in adopted:
+            self._start(job, partial(self._witnessing.latest, row.seqs[0], seen=seen_size(job.verified)))
+            logger.info("resumed", request=row.request_id.hex()[:12])
+        if interrupted:
+            logger.warning("ended requests that another run left open", requests=interrupted)
+        return interrupted
 
-    def _resume(self, row: RequestRow) -> bool:
-        """Go on with a job that was running; return whether it is one, and still valid."""
+    def _others_run(self, uow: UnitOfWork) -> bool:
+        return any(row.instance != self._tools.instance for row in uow.running_requests())
+
+    def _as_job(self, row: RequestRow) -> Checked | None:
+        """Return a running request as a job to go on with; None where it is none, or not valid any more."""
         try:
             membership = self._directory.in_force()
             verified = verify_request(row.envelope, membership, membership.consortium, int(time.time()))
             published = self._directory.dataset(verified.dataset)
             if not verified.job or verified.schema_hash != published.schema_hash:
-                return False
-            plan = plan_of(verified, published.dataset)
+                return None
+            return Checked(verified, row.envelope, plan_of(verified, published.dataset))
         except CohortiumError as error:
             logger.warning("not resumed", request=row.request_id.hex()[:12], reason=error.message)
-            return False
-        self._start(
-            Checked(verified, row.envelope, plan),
-            partial(self._witnessing.latest, row.seqs[0], seen=seen_size(verified)),
-        )
-        logger.info("resumed", request=row.request_id.hex()[:12])
-        return True
+            return None
+
+    def _is_served(self, job: Checked) -> bool:
+        verified = job.verified
+        return bool(self._hub.serving(verified.dataset, verified.schema_hash, self._directory.members))
+
+    async def _store_ends(self) -> None:
+        """Store the ends of requests that a full disk or a lost database kept from being stored."""
+        for request_id, work in list(self._unstored.items()):
+            await self._database.write(work)
+            self._unstored.pop(request_id, None)
+            logger.info("the end of a request is stored now", request=request_id.hex()[:12])
+
+    async def _end_elsewhere(self, request_id: bytes) -> analyst_pb2.Progress:
+        """Return the end of a request that another coordinator runs, once it has one."""
+        loop, grown = asyncio.get_running_loop(), asyncio.Event()
+
+        def listener() -> None:  # called from the thread that appended
+            loop.call_soon_threadsafe(grown.set)
+
+        unsubscribe = self._log.subscribe(listener)
+        try:
+            while True:
+                grown.clear()
+                row = await self._database.read(lambda uow: uow.request(request_id))
+                if row is not None and (stored := stored_end(row)) is not None:
+                    return stored
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await grown.wait()
+                except TimeoutError:
+                    continue  # without a notice too: it may have been lost with the connection
+        finally:
+            unsubscribe()
 
     async def stop(self) -> None:
-        """Cancel what is running; `recover` ends it at the next start."""
+        """Cancel what is running; the next start ends it, or another coordinator."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

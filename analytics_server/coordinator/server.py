@@ -28,12 +28,14 @@ from analytics_server.coordinator.rounds import Deadlines
 from analytics_server.coordinator.statements import Statements
 from analytics_server.coordinator.witnessing import Witnessing
 from analytics_server.store import Store
+from analytics_server.store import instance as instances
 from protos.v1 import agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
 from queries.errors import CohortiumError
 from trust.rpc import server as rpc
 from trust.rpc.process import run_until_signal
 
 WITNESS_EVERY_S = 1.0
+ORPHANS_EVERY_S = 2.0
 GRACE_S = 2.0
 logger = structlog.get_logger("cohortium.coordinator")
 
@@ -44,10 +46,17 @@ class Coordinator:
     def __init__(self, config: ServerConfig, *, deadlines: Deadlines) -> None:
         self._config = config
         self._store = Store.open(config.store_url)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        try:
+            self._instance = instances.register(config.store_url, self._heard)
+        except BaseException:
+            self._store.close()
+            raise
         self._database = Database(self._store)
         self._log = AuditLog(self._store, config.log_signer(), config.log_origin)
         self._directory = Directory(config.consortium, config.governance_key)
         self._hub = Hub()
+        self._changed = asyncio.Event()
         self._witnessing = Witnessing(database=self._database, log=self._log, directory=self._directory, hub=self._hub)
         self._desk = RequestDesk(
             database=self._database,
@@ -57,6 +66,7 @@ class Coordinator:
             witnessing=self._witnessing,
             deadlines=deadlines,
             spool=config.folder,
+            instance=self._instance.id,
         )
         self._agents = AgentServicer(
             hub=self._hub,
@@ -67,22 +77,25 @@ class Coordinator:
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:
         """Serve until cancelled. `on_ready` gets the members' and the newcomers' address once both ports listen."""
-        await self._database.read(self._directory.reload)
-        interrupted = await self._desk.recover()
-        if interrupted:
-            logger.warning("ended requests that an earlier run left open", requests=interrupted)
         members, newcomers = rpc.new_server(), rpc.new_server()
-        addresses = await self._listen(members, newcomers)
         try:
+            await self._database.read(self._directory.reload)
+            await self._desk.see_to_orphans(starting=True)
+            addresses = await self._listen(members, newcomers)
+            self._loop = asyncio.get_running_loop()
             async with asyncio.TaskGroup() as background:
                 background.create_task(control.listen(self._config.folder, self._reload))
                 background.create_task(self._show_heads())
+                background.create_task(self._follow_directory())
+                background.create_task(self._see_to_orphans())
                 on_ready(*addresses)
         finally:
+            self._loop = None
             await self._desk.stop()
             await members.stop(GRACE_S)
             await newcomers.stop(GRACE_S)
             self._database.close()
+            self._instance.close()
 
     async def _listen(self, members: grpc.aio.Server, newcomers: grpc.aio.Server) -> tuple[str, str]:
         tls = self._config.tls()
@@ -112,7 +125,8 @@ class Coordinator:
 
     async def _reload(self) -> None:
         """Another process published or revoked: take it up, and tell every agent."""
-        await self._database.read(self._directory.reload)
+        if not await self._database.read(self._directory.reload):
+            return
         membership = self._directory.membership
         logger.info("reloaded", epoch=membership.epoch if membership else 0, datasets=sorted(self._directory.datasets))
         for connection in self._hub.all():
@@ -120,6 +134,34 @@ class Coordinator:
                 self._hub.unregister(connection)
             else:
                 self._agents.welcome(connection)
+
+    def _heard(self, news: str) -> None:
+        """Another coordinator, or a command elsewhere, wrote to the store. Called from a thread of the store's."""
+        if news == instances.LOG:
+            self._log.announce()
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _follow_directory(self) -> None:
+        """Take up what was published elsewhere; once at the start, for what was heard before there was a loop."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._reload()
+            except CohortiumError as error:
+                logger.error("what was published is not taken up yet", reason=error.message, hint=error.hint)
+                await asyncio.sleep(ORPHANS_EVERY_S)
+                continue
+            await self._changed.wait()
+
+    async def _see_to_orphans(self) -> None:
+        """Now and then look whether another coordinator has died."""
+        while True:
+            await asyncio.sleep(ORPHANS_EVERY_S)
+            try:
+                await self._desk.see_to_orphans()
+            except CohortiumError as error:
+                logger.error("requests left running were not looked at", reason=error.message, hint=error.hint)
 
     async def _show_heads(self) -> None:
         """Every second have the log's newest head witnessed, so that releases are cosigned too."""

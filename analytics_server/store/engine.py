@@ -23,6 +23,8 @@ WRITES = "cohortium_writes"
 """Execution option of a connection whose transactions write: on SQLite they take the write lock at once."""
 BUSY_SECONDS = 10.0
 """How long a writer waits for another process's transaction."""
+STUCK_SECONDS = 30
+"""After this long without a statement PostgreSQL ends a transaction; who waited for it gives up a little later."""
 
 
 def parse(url: str) -> URL:
@@ -46,9 +48,11 @@ def make_engine(url: URL) -> Engine:
     """Return an engine whose connections are set up as the module says."""
     if url.drivername != "sqlite":
         try:
-            return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": int(BUSY_SECONDS)})
+            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": int(BUSY_SECONDS)})
         except ModuleNotFoundError as error:
             raise ConfigError("PostgreSQL needs psycopg", hint="pip install 'cohortium[postgres]'") from error
+        event.listen(engine, "connect", _set_up_postgresql)
+        return engine
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -76,6 +80,13 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own: _begin_sqlite does
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _set_up_postgresql(connection: Any, _: Any) -> None:
+    """A process that stopped in the middle of a transaction must not keep the others waiting for ever."""
+    for name, seconds in (("idle_in_transaction_session_timeout", STUCK_SECONDS), ("lock_timeout", STUCK_SECONDS + 5)):
+        connection.execute(f"SET {name} = '{seconds}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -122,6 +133,13 @@ _SQLITE = {
 }
 
 
+_POSTGRESQL = {
+    "42501": ("PostgreSQL denies the store's role a right", "see 'writer role' in docs/audit.md"),
+    "55P03": _LOCKED,  # lock_timeout
+    "25P03": _LOCKED,  # idle_in_transaction_session_timeout: it was this process that kept the others waiting
+}
+
+
 def _explain_postgresql(cause: BaseException | None) -> Exception:
     state = getattr(cause, "sqlstate", None) or ""
     if state.startswith("53"):  # insufficient resources: 53100 is a full disk
@@ -130,8 +148,9 @@ def _explain_postgresql(cause: BaseException | None) -> Exception:
         return LogError("PostgreSQL reports damaged data", hint="restore a backup, and have an auditor verify that")
     if state == "23001":  # restrict_violation: raised by the triggers of the migrations
         return LogError(str(cause).partition("\n")[0], hint="records are never changed; verify the log")
-    if state == "42501":
-        return ServiceError("PostgreSQL denies the store's role a right", hint="see 'writer role' in docs/audit.md")
+    if state in _POSTGRESQL:
+        message, hint = _POSTGRESQL[state]
+        return ServiceError(message, hint=hint)
     if state and not state.startswith(("08", "57P")):  # not a broken connection, nor a server that is shutting down
         return ServiceError(f"PostgreSQL refused (SQLSTATE {state})", hint="see the server's log")
     return ServiceError(

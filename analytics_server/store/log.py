@@ -1,7 +1,7 @@
 """The audit log's tables: the part of a unit of work that appends, proves, and finds.
 
-One writer appends at a time (SQLite: the transaction took the write lock at BEGIN IMMEDIATE; PostgreSQL: an advisory
-lock until commit), so sequence numbers have no gap and no double. Must not know: keys, signatures, who may read.
+One transaction writes at a time (`Store.begin`), so sequence numbers have no gap and no double. Must not know: keys,
+signatures, who may read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from trust.tlog.merkle import MAX_SIZE, Frontier, Node, Tree, leaf_hash
 
 FILTERS = ("kind", "actor", "analyst", "dataset", "institution", "outcome")
 """What `leaves` can be narrowed by, besides `request_id` (a hex prefix), `since_ms` and `before_ms`."""
-_APPENDING = 0x636F686F6C6F67  # the advisory lock of appenders: "coholog"
 _BATCH = 1000
 _COLUMNS = tuple(field.name for field in fields(entries.Columns))
 
@@ -67,9 +66,7 @@ class Log:
         return first
 
     def latest_ms(self) -> int:
-        """Return when the last entry was made, 0 before the first. From here to its end this transaction is alone."""
-        if self._frontier is None and self._connection.dialect.name == "postgresql":
-            self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _APPENDING})
+        """Return when the last entry was made, 0 before the first."""
         if self._resume[0] == self.tree_size():
             return self._resume[2]
         index = t.audit_index.c

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from analytics_server.store import tables as t
+from analytics_server.store.instance import is_dead
 from analytics_server.store.rows import RequestRow, State
 from queries.errors import ServiceError, SignatureError
 
@@ -21,8 +22,13 @@ class Requests:
 
     _connection: Connection
 
-    def add_request(self, *, request_id: bytes, analyst: str, dataset: str, envelope: bytes, expires_at: int) -> None:
-        """Record a request as running. Raise SignatureError on one seen before: a signed request is good once."""
+    def add_request(
+        self, *, request_id: bytes, analyst: str, dataset: str, envelope: bytes, expires_at: int, instance: int = 0
+    ) -> None:
+        """Record a request as running in the process of this number, 0 for none that lives.
+
+        Raise SignatureError on one seen before: a signed request is good once.
+        """
         try:
             with self._connection.begin_nested():
                 self._connection.execute(
@@ -33,6 +39,7 @@ class Requests:
                         envelope=envelope,
                         expires_at=expires_at,
                         state="running",
+                        instance=instance,
                     )
                 )
         except IntegrityError as error:
@@ -44,11 +51,37 @@ class Requests:
         return None if row is None else self._row(row)
 
     def running_requests(self) -> list[RequestRow]:
-        """Return the requests that have not ended; after a restart, those that a crash interrupted."""
+        """Return the requests that have not ended."""
         rows = self._connection.execute(
             select(t.request).where(t.request.c.state == "running").order_by(t.request.c.request_id)
         )
         return [self._row(row) for row in rows.all()]
+
+    def orphaned_requests(self, instance: int) -> list[RequestRow]:
+        """Return what is left running by processes that are dead, for the process of this number to see to."""
+        running = self.running_requests()
+        others = {row.instance for row in running} - {instance}
+        dead = {other for other in sorted(others) if is_dead(self._connection, other)}
+        return [row for row in running if row.instance in dead]
+
+    def check_runs(self, request_id: bytes, instance: int) -> None:
+        """Raise ServiceError unless a request runs in the process of this number: it was silent, others went on."""
+        row = self.request(request_id)
+        if row is None or row.state != "running" or row.instance != instance:
+            raise ServiceError(
+                f"request {request_id.hex()[:12]} does not run here any more",
+                hint="this coordinator was silent for too long, so another one has seen to it",
+            )
+
+    def adopt_request(self, request_id: bytes, instance: int) -> None:
+        """Have the process of this number run a request. Raise ServiceError where it is not running."""
+        adopted = self._connection.execute(
+            update(t.request)
+            .where(t.request.c.request_id == request_id, t.request.c.state == "running")
+            .values(instance=instance)
+        )
+        if adopted.rowcount != 1:
+            raise ServiceError(f"request {request_id.hex()[:12]} is not running, so nobody can go on with it")
 
     def all_requests(self) -> Iterator[RequestRow]:
         """Give every request there ever was, without its log entries."""
@@ -102,4 +135,5 @@ def _whole(row: Row[Any], seqs: tuple[int, ...]) -> RequestRow:
         row.release,
         row.failure,
         seqs,
+        row.instance,
     )

@@ -20,7 +20,7 @@ CHANGING = {
     "audit_index": "INSERT, DELETE",
 }
 GUARDED = {
-    "request": "INSERT, UPDATE (state, release, failure)",
+    "request": "INSERT, UPDATE (state, release, failure, instance)",
     "invitation": "INSERT, UPDATE (redeemed_at)",
 }
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")

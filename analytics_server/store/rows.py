@@ -53,7 +53,7 @@ class DatasetRow:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A request and how far it got. `seqs` are its log entries, ascending."""
+    """A request and how far it got. `seqs` are its log entries, ascending, `instance` the process that runs it."""
 
     request_id: bytes
     analyst: str
@@ -64,6 +64,7 @@ class RequestRow:
     release: bytes | None
     failure: bytes | None
     seqs: tuple[int, ...]
+    instance: int
 
 
 class LogRow(NamedTuple):

@@ -79,6 +79,7 @@ request = Table(
     Column("state", Text, nullable=False),
     Column("release", LargeBinary),
     Column("failure", LargeBinary),
+    Column("instance", BigInteger, nullable=False, server_default="0"),
     Index("request_by_state", "state"),
     sqlite_with_rowid=False,
 )
