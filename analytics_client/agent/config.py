@@ -29,7 +29,9 @@ from queries.schema import Dataset
 FILE = "agent.toml"
 _POSTGRESQL = ("postgresql://", "postgres://")
 _SPARK = ("spark://", "local[", "yarn", "k8s://")
-_SUFFIXES: dict[str, Literal["csv", "parquet"]] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_SUFFIXES: dict[str, Literal["csv", "parquet", "duckdb"]] = {
+    ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".duckdb": "duckdb",
+}  # fmt: skip
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]  # TOML has lists, no tuples
 
 
@@ -64,7 +66,7 @@ class DatasetConfig(_Table):
     path: str = ""
     connection: str | None = None
     table: str | None = Field(default=None, min_length=1)
-    format: Literal["csv", "parquet"] | None = None
+    format: Literal["csv", "parquet", "duckdb"] | None = None
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     missing: Names = ()
     schema_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -82,7 +84,7 @@ class DatasetConfig(_Table):
     def _one_place(self) -> DatasetConfig:
         if bool(self.path) == (self.connection is not None):
             raise ValueError("say where the data are: either path, or connection and table")
-        if (self.connection is None) != (self.table is None):
+        if self.connection is not None and self.table is None:
             raise ValueError("connection and table go together")
         if self.connection is not None:
             if not self.connection.startswith((*_POSTGRESQL, *_SPARK)):
@@ -275,8 +277,13 @@ def _locate(name: str, dataset: DatasetConfig, directory: Path) -> DatasetConfig
     found = dataset.format or _SUFFIXES.get(Path(path).suffix.lower())
     if found is None:
         raise ConfigError(
-            f"{FILE}: datasets.{name}: {Path(path).name!r} does not end in .csv or .parquet",
-            hint='add format = "csv" or format = "parquet"',
+            f"{FILE}: datasets.{name}: {Path(path).name!r} does not end in .csv, .parquet or .duckdb",
+            hint='add format = "csv", "parquet" or "duckdb"',
+        )
+    if (found == "duckdb") != (dataset.table is not None):
+        raise ConfigError(
+            f"{FILE}: datasets.{name}: table goes with a connection or a DuckDB file, and a DuckDB file with a table",
+            hint='as in path = "clinic.duckdb" and table = "main.patients"',
         )
     return dataset.model_copy(update={"path": path, "format": found})
 
@@ -326,7 +333,7 @@ def _quoted(text: str) -> str:
 
 _EXAMPLE_DATASET = """\
 # [datasets.patients]
-# path = "patients.csv"              # CSV or Parquet; "exports/*.parquet" reads several files as one
+# path = "patients.csv"              # CSV, Parquet or DuckDB; "exports/*.parquet" reads several files as one
 # [datasets.patients.columns.sex]    # only where local names or codes differ from the published ones
 # column = "GENDER"
 # values = { "0" = "male", "1" = "female" }

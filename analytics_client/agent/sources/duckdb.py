@@ -1,4 +1,4 @@
-"""CSV and Parquet through an embedded DuckDB: loaded once into memory, then locked away from every file.
+"""CSV, Parquet and DuckDB files through an embedded DuckDB: loaded once into memory, then locked away from every file.
 
 Parquet of more than 2 GiB stays where it is; the engine may then open those files and no others. A changed file is
 noticed at the next query and read again. Must not know: the network, noise, budgets.
@@ -23,7 +23,7 @@ from sqlglot import exp
 
 from analytics_client.agent.config import ColumnConfig, DatasetConfig
 from analytics_client.agent.sources import columns as local_columns
-from analytics_client.agent.sources import loading, opted_out, sql
+from analytics_client.agent.sources import duckdb_file, loading, opted_out, sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
 from analytics_client.agent.sources.vector import lottery, vector
 from queries.errors import ConfigError, DataError
@@ -56,7 +56,7 @@ class _Resident:
 
 
 class DuckDBSource:
-    """A dataset in local CSV or Parquet files. See `base.Source` for what it promises."""
+    """A dataset in local CSV, Parquet or DuckDB files. See `base.Source` for what it promises."""
 
     def __init__(self, config: DatasetConfig, dataset: Dataset, threads: int) -> None:
         """See `open`."""
@@ -174,17 +174,19 @@ def _fill(
     in_place: bool,
 ) -> SourceReport:
     """Make the table that `sql` reads, and lock the engine away from everything else."""
-    header, source = _header(connection, config, files)
+    header, source, ordered = _header(connection, config, files)
     where = local_columns.locate(dataset, config.columns, [name for name, _ in header])
     selected = {
         name: loading.LocalColumn(header[at][0] if config.format == "parquet" else f"c{at}", header[at][1])
         for name, at in where.items()
     }
     kind = "VIEW" if in_place else "TABLE"
-    staged = loading.staged(dataset, source, selected, config.missing, in_place=in_place)
+    staged = loading.staged(dataset, source, selected, config.missing, in_place=in_place, ordered=ordered)
     _create(connection, kind, loading.STAGED, staged)
+    if config.format == "duckdb":
+        duckdb_file.detach(connection)
     numbers = loading.as_numbers(dataset, selected, config.missing)
-    _refuse_text_in_numbers(connection, dataset, numbers)
+    _refuse_text_in_numbers(connection, config, dataset, numbers)
     person = exp.column(loading.PERSON_TEXT, table=loading.STAGED)
     counted = opted_out.condition(config, dataset, person, "duckdb")
     if dataset.privacy_unit and not in_place:
@@ -195,26 +197,31 @@ def _fill(
     if not in_place:
         for table in (loading.STAGED, loading.PEOPLE):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
-    _lock_down(connection, files if in_place else ())
+    if config.format != "duckdb":  # `duckdb_file.attach` locked it before it looked at anything
+        _lock_down(connection, files if in_place else ())
     return report
 
 
 def _header(
     connection: duckdb.DuckDBPyConnection, config: DatasetConfig, files: Sequence[Path]
-) -> tuple[list[tuple[str, bool]], exp.Expr]:
-    """Return the local names with whether each is numeric, and the table function that reads the files."""
+) -> tuple[list[tuple[str, bool]], exp.Expr, bool]:
+    """Return the local names with whether each is numeric, what reads the files, and whether rows have an order."""
+    if config.format == "duckdb":
+        attached = duckdb_file.attach(connection, files, config.table or "")
+        names = [(name, _NUMERIC.fullmatch(kind) is not None) for name, kind in attached.columns]
+        return names, attached.source, not attached.is_view
     if config.format == "parquet":
         source = loading.parquet_files(files)
         described = connection.execute(
             exp.Describe(this=exp.select(exp.Star()).from_(loading.parquet_files(files))).sql("duckdb")
         ).fetchall()
         own = [row for row in described if row[0] not in {"filename", "file_row_number"}]
-        return [(row[0], _NUMERIC.fullmatch(row[1]) is not None) for row in own], source
-    names = _csv_header(files[0], config.delimiter)
+        return [(row[0], _NUMERIC.fullmatch(row[1]) is not None) for row in own], source, True
+    header = _csv_header(files[0], config.delimiter)
     for file in files[1:]:
-        if _csv_header(file, config.delimiter) != names:
+        if _csv_header(file, config.delimiter) != header:
             raise DataError(f"{file.name} has other columns than {files[0].name}", hint="files of a dataset are alike")
-    return [(name, False) for name in names], loading.csv_files(files, len(names), config.delimiter)
+    return [(name, False) for name in header], loading.csv_files(files, len(header), config.delimiter), True
 
 
 def _csv_header(file: Path, delimiter: str) -> list[str]:
@@ -230,7 +237,9 @@ def _csv_header(file: Path, delimiter: str) -> list[str]:
     return names
 
 
-def _refuse_text_in_numbers(connection: duckdb.DuckDBPyConnection, dataset: Dataset, numbers: frozenset[str]) -> None:
+def _refuse_text_in_numbers(
+    connection: duckdb.DuckDBPyConnection, config: DatasetConfig, dataset: Dataset, numbers: frozenset[str]
+) -> None:
     numeric = [column.name for column in dataset.columns if not isinstance(column.kind, Categorical)]
     names = [name for name in numeric if name not in numbers]
     if not names:
@@ -243,8 +252,9 @@ def _refuse_text_in_numbers(connection: duckdb.DuckDBPyConnection, dataset: Data
                 f" WHERE f._file = (SELECT _file FROM {loading.STAGED} WHERE _row = ?) AND f._row <= ?",
                 [row, row],
             ).fetchone() or ("", 0)
+            place = f"line {line + 1}" if config.format == "csv" else f"row {line}"
             raise DataError(
-                f"column {name!r} of {os.path.basename(file)} holds text in line {line + 1}, where a number belongs",
+                f"column {name!r} of {os.path.basename(file)} holds text in {place}, where a number belongs",
                 hint="correct the file, or list texts that mean missing in agent.toml: missing = [...]",
             )
 

@@ -61,15 +61,27 @@ def parquet_files(files: Sequence[Path]) -> exp.Expr:
 
 
 def staged(
-    dataset: Dataset, source: exp.Expr, columns: Mapping[str, LocalColumn], missing: Sequence[str], *, in_place: bool
+    dataset: Dataset,
+    source: exp.Expr,
+    columns: Mapping[str, LocalColumn],
+    missing: Sequence[str],
+    *,
+    in_place: bool,
+    ordered: bool = True,
 ) -> exp.Select:
-    """Return the needed columns of all files: text trimmed, what counts as missing null, one row number for all."""
+    """Return the needed columns of all files: text trimmed, what counts as missing null, one row number for all.
+
+    Rows that have no order of their own (not `ordered`), as those of a view, are numbered by their values: the order of
+    one person's must not depend on another person's.
+    """
     number: exp.Expr
     if in_place:  # a stable number without reading: which file, which row of it
         place = exp.Mul(this=exp.column("file_index"), expression=exp.Literal.number(1 << 40))
         number = exp.Add(this=_cast("BIGINT", place), expression=exp.column("file_row_number"))
     else:
-        number = exp.Window(this=exp.RowNumber())
+        values = [] if ordered else [_column(local) for local in sorted({local.name for local in columns.values()})]
+        order = [exp.Ordered(this=value, nulls_first=False) for value in values]
+        number = exp.Window(this=exp.RowNumber(), order=exp.Order(expressions=order) if order else None)
     outputs = [exp.alias_(number, ROW), exp.alias_(exp.column("filename"), FILE)]
     if dataset.privacy_unit:
         outputs.append(exp.alias_(_text(columns[dataset.privacy_unit].name, missing), PERSON_TEXT))
