@@ -41,8 +41,16 @@ KEYS = {
     "proximal": NUMBER,
     "split": TEXT,
     "held_out": NUMBER,
+    "clusters": COUNT,
+    "trees": COUNT,
+    "depth": COUNT,
+    "bins": COUNT,
+    "splits": TEXT,
+    "smoothing": NUMBER,
+    "institutions": TEXTS,
+    "fraction": NUMBER,
 }
-REQUIRED = ("dataset", "model", "label", "features")
+REQUIRED = ("dataset", "model", "features")
 
 
 def load(path: Path) -> dict[str, Any]:

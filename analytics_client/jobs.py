@@ -14,6 +14,7 @@ from queries.sql import parse
 from queries.subsampling import smallest_multiplier
 from queries.training.encode import decode_job
 from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, Term, make_job
+from queries.training.options import SPLITS, Clusters, Trees
 
 
 class JobAsked(TypedDict, total=False):
@@ -27,10 +28,16 @@ class JobAsked(TypedDict, total=False):
     `method` "sgd" or "average" trains by gradients, and needs `clip` and `learning_rate`, with "average" `local_steps`
     and `local_rate`; the noise is what the session's `epsilon` allows, or `noise_multiplier`. `rate` is the chance with
     which a person is in a round, `batch` what sums are divided by: by default `rate` times the public max_persons.
+
+    "kmeans" needs `clusters`, how many there are, and no label; `seed` places the first centres. "boosting" needs
+    `trees` and `depth`; see `queries.training.options.Trees` for `bins`, `splits`, `smoothing`, `learning_rate`.
+
+    `institutions` alone are asked, by default all that serve the dataset; of these the share `fraction` in each round,
+    drawn anew by the coordinator.
     """
 
     dataset: Required[str]
-    label: Required[str]
+    label: str
     features: Required[Sequence[str]]
     where: str | ir.Predicate
     event: str
@@ -54,6 +61,14 @@ class JobAsked(TypedDict, total=False):
     proximal: float
     split: str
     held_out: float
+    clusters: int
+    trees: int
+    depth: int
+    bins: int
+    splits: str
+    smoothing: float
+    institutions: Sequence[str]
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
     return make_job(
         dataset,
         model,
-        asked["label"],
+        _label(model, asked),
         parse_terms(asked["features"]),
         rounds=asked.get("rounds"),
         spare_rounds=asked.get("spare_rounds", 1),
@@ -94,6 +109,10 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
         descent=_descent(asked, dataset, epsilon) if "method" in asked else None,
         split=asked.get("split", ""),
         held_out=float(asked.get("held_out", 0.0)),
+        clusters=_clusters(model, asked),
+        trees=_trees(model, asked),
+        institutions=tuple(asked.get("institutions", ())),
+        fraction=float(asked.get("fraction", 0.0)),
     )
 
 
@@ -125,6 +144,47 @@ def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descen
         local_steps=asked.get("local_steps", 0),
         local_rate=float(asked.get("local_rate", 0.0)),
         proximal=float(asked.get("proximal", 0.0)),
+    )
+
+
+_OF_TREES = ("trees", "depth", "bins", "splits", "smoothing")
+
+
+def _label(model: str, asked: JobAsked) -> str:
+    if model != "kmeans" and "label" not in asked:
+        raise QueryError("the job does not say what to predict", hint='label = "a column"; only kmeans has none')
+    return asked.get("label", "")
+
+
+def _clusters(model: str, asked: JobAsked) -> Clusters | None:
+    if model != "kmeans":
+        if "clusters" in asked:
+            raise QueryError("only kmeans has clusters", hint='model = "kmeans"')
+        return None
+    if "clusters" not in asked:
+        raise QueryError("kmeans needs to know how many clusters there are", hint="clusters = 4")
+    return Clusters(asked["clusters"], asked.get("seed", 0))
+
+
+def _trees(model: str, asked: JobAsked) -> Trees | None:
+    given = [name for name in _OF_TREES if name in asked]
+    if model != "boosting":
+        if given:
+            raise QueryError(f"only boosting has {given[0]}", hint='model = "boosting"')
+        return None
+    if "trees" not in asked or "depth" not in asked:
+        raise QueryError("boosting needs to know how many trees it grows, and how deep", hint="trees = 30, depth = 3")
+    splits = next((known for known in SPLITS if known == asked.get("splits", "random")), None)
+    if splits is None:
+        raise QueryError(f"there are no splits of kind {asked.get('splits', '')[:40]!r}", hint=" or ".join(SPLITS))
+    return Trees(
+        count=asked["trees"],
+        depth=asked["depth"],
+        bins=asked.get("bins", 16),
+        splits=splits,
+        learning_rate=float(asked.get("learning_rate", 0.3)),
+        smoothing=float(asked.get("smoothing", 1.0)),
+        seed=asked.get("seed", 0),
     )
 
 

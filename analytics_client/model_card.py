@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analytics_client.training import Trained
+    from analytics_client.training import ClusterModel, Trained, TreeModel
 
 
 def card(model: Trained) -> str:
     """Return the card in Markdown, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
-    from analytics_client.training import GradientModel, TrainedModel
+    from analytics_client.training import ClusterModel, GradientModel, TrainedModel, TreeModel
 
     job, cost = model.job, model.cost
     invited = max((round_.invited for round_ in model.rounds), default=0)
     lines = [
-        f"# {job.model.capitalize()} model of {job.label} ({job.dataset})",
+        f"# {job.model.capitalize()} model of {job.label or 'groups of persons'} ({job.dataset})",
         "",
         f"- **Asked**: {job.shape}",
         f"- **Trained**: {len(model.rounds)} of {job.rounds} rounds"
@@ -48,9 +48,42 @@ def card(model: Trained) -> str:
     elif isinstance(model, GradientModel):
         lines += [f"- {name}: {value:.6g}" for name, value in model.values.items()]
         lines += [f"The model has {len(model.theta):,} numbers; its noise is known, its effect on each of them is not."]
+    elif isinstance(model, ClusterModel):
+        lines += _clusters(model)
+    elif isinstance(model, TreeModel):
+        lines += _trees(model)
     lines += [
         "",
         "Values were clipped to the published bounds; rows without a value in a column of the model are not in it.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _clusters(model: ClusterModel) -> list[str]:
+    names = model.plan.statistic.design.names
+    lines = [] if model.fit.converged else ["**Not converged**: the centres still moved in the last round.", ""]
+    lines += [
+        f"| cluster | persons | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for number, cluster in enumerate(model.clusters):
+        parts = [f"{c.value:.6g} ({c.low:.6g} to {c.high:.6g})" if cluster.clear else "noise" for c in cluster.centre]
+        size = f"{cluster.size:,.0f} ({cluster.size_low:,.0f} to {cluster.size_high:,.0f})"
+        lines.append(f"| {number} | {size} | {' | '.join(parts)} |")
+    return [
+        *lines,
+        "",
+        "Intervals hold for the boundaries between clusters as they are; they include sampling and the noise.",
+    ]
+
+
+def _trees(model: TreeModel) -> list[str]:
+    how = model.job.trees
+    assert how is not None  # noqa: S101 - the job has trees
+    lines = [
+        f"{model.grown.trees} of {how.count} trees of depth {how.depth}, {how.splits} splits, learning rate"
+        f" {how.learning_rate:g}. The noise is known, its effect on each tree is not.",
+    ]
+    gains = sorted(model.gains.items(), key=lambda item: -item[1])
+    return lines + [f"- gain of {name}: {gain:.4g}" for name, gain in gains if gain > 0]

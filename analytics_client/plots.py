@@ -35,15 +35,13 @@ def plot(result: Result, output: str | None = None, *, kind: Kind | None = None,
 
     Raise ConfigError where matplotlib is not installed, QueryError where the result has no such output or kind.
     """
-    pyplot = _pyplot()
     names = result.columns
     if output is not None and output not in names:
         raise QueryError(f"the result has no output {output!r}", hint=f"it has {', '.join(names)}")
     if kind is not None and kind not in KINDS:
         raise QueryError(f"there is no picture of kind {kind!r}", hint=f"one of {', '.join(KINDS)}")
     chosen = result.table.outputs[names.index(output) if output else 0]
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    ax = axes_for(ax)
     drawn = {"bar": _bar, "survival": _survival, "heatmap": _heatmap, "forest": _forest}
     drawn[kind or _kind(result, chosen)](ax, result, chosen)
     note = textwrap.fill(f"{result.participants}; {result.cost}; with 95% intervals", _NOTE_WIDTH)
@@ -53,12 +51,15 @@ def plot(result: Result, output: str | None = None, *, kind: Kind | None = None,
     return ax
 
 
-def _pyplot() -> Any:
+def axes_for(ax: Axes | None) -> Axes:
+    """Return these axes, or new ones. Raise ConfigError where matplotlib is not installed."""
     try:
         from matplotlib import pyplot
     except ImportError:
         raise ConfigError("pictures need matplotlib", hint='install it: pip install "cohortium[plot]"') from None
-    return pyplot
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    return ax
 
 
 def _kind(result: Result, output: Output) -> Kind:

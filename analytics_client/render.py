@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from analytics_client.explain import Explanation
-    from analytics_client.jobs import JobListing
     from analytics_client.result import Result
     from analytics_client.session import Listing
-    from analytics_client.training import EvaluationResult, JobExplanation, Trained
     from queries.errors import CohortiumError
     from queries.schema import Column, Dataset
 
@@ -80,61 +78,6 @@ def result_table(result: Result) -> RenderableType:
 def explanation_table(explanation: Explanation) -> RenderableType:
     """Return what a query would disclose and cost."""
     return grid(["", ""], explanation.lines(), title=f"{explanation.dataset}: {explanation.question}")
-
-
-def job_table(explanation: JobExplanation) -> RenderableType:
-    """Return what a training job would disclose and cost."""
-    return grid(["", ""], explanation.lines(), title=explanation.plan.dataset.name)
-
-
-def model_table(model: Trained) -> RenderableType:
-    """Return a model's coefficients with their intervals where it has any, and what is known of the fit."""
-    from analytics_client.training import GradientModel, TrainedModel
-
-    columns, rows, notes, rounds = ["", ">estimate"], [], [], model.rounds
-    if isinstance(model, TrainedModel):
-        columns += ["95% interval", "of it noise"]
-        for c in model.coefficients:
-            value, low, high = compact(c.value, c.low, c.high)
-            rows.append([c.name, value, f"{low} … {high}", f"± {c.value - c.pooled_low:.2g}"])
-        fit = model.fit
-        if not fit.converged:
-            notes.append("NOT CONVERGED: these intervals do not hold. More rounds, more epsilon or a little ridge help")
-        if fit.deviance is not None:
-            null = f", of a model without predictors {fit.null_deviance:.6g}" if fit.null_deviance is not None else ""
-            notes.append(f"deviance {fit.deviance:.6g}{null}")
-        if fit.log_likelihood is not None:
-            notes.append(f"log-likelihood {fit.log_likelihood:.6g}")
-    elif isinstance(model, GradientModel):
-        rows = [[name, f"{value:.4g}"] for name, value in model.values.items()]
-        if not rows:
-            rows = [["weights", f"{len(model.theta):,}"]]
-    notes.append(
-        f"{len(rounds)} of {model.job.rounds} rounds, {len(model.participants)} institutions:"
-        f" {', '.join(model.participants)}"
-    )
-    notes.append(f"{model.cost} · logged as entries {rounds[0].log_seq} to {rounds[-1].log_seq}")
-    return grid(columns, rows, title=f"{model.job.dataset}: {model.job.shape}", notes=notes)
-
-
-def evaluation_table(result: EvaluationResult) -> RenderableType:
-    """Return a model's measures with their intervals."""
-    rows = []
-    for metric in result.metrics:
-        value, low, high = compact(metric.value, metric.low, metric.high)
-        rows.append([metric.name, value, f"{low} … {high}"])
-    notes = [f"{len(result.survivors)} institutions: {', '.join(result.survivors)}"]
-    notes.append(f"{result.cost} · logged as entry {result.log_seq}")
-    return grid(["", ">estimate", "95% interval"], rows, title=f"{result.dataset}: {result.question}", notes=notes)
-
-
-def jobs_table(listings: Iterable[JobListing]) -> RenderableType:
-    """Return an analyst's jobs."""
-    rows = [
-        [job.request_id[:12], job.state, f"{job.rounds} of {job.rounds_asked}", job.dataset, job.question, job.reason]
-        for job in listings
-    ]
-    return grid(["job", "state", ">rounds", "dataset", "trains", "reason"], rows)
 
 
 def datasets_table(listings: Iterable[Listing]) -> RenderableType:

@@ -45,7 +45,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by a job file, and print its coefficients with 95% intervals."""
-    from analytics_client import job_file, render
+    from analytics_client import job_file, render, render_models
     from analytics_client.session import connect
     from queries.errors import CohortiumError
 
@@ -57,7 +57,7 @@ def train(
             if as_json:
                 print_json(explanation.to_dict())
             else:
-                render.stdout().print(render.job_table(explanation))
+                render.stdout().print(render_models.job_table(explanation))
             return
         try:
             with _rounds_shown(asked.get("rounds")) as show:
@@ -72,7 +72,7 @@ def train(
 @app.command()
 def jobs(profile: Profile = None, as_json: Json = False) -> None:
     """List your training jobs."""
-    from analytics_client import render
+    from analytics_client import render, render_models
     from analytics_client.session import connect
 
     with connect(profile) as session:
@@ -80,7 +80,7 @@ def jobs(profile: Profile = None, as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(job) for job in found])
     else:
-        render.stdout().print(render.jobs_table(found))
+        render.stdout().print(render_models.jobs_table(found))
 
 
 @app.command()
@@ -122,14 +122,14 @@ def model(
 
 
 def _print(model: Trained, card: Path | None, *, as_json: bool) -> None:
-    from analytics_client import render
+    from analytics_client import render, render_models
 
     if card is not None:
         card.write_text(model.card(), encoding="utf-8")
     if as_json:
         print_json(model.to_dict())
     else:
-        render.stdout().print(render.model_table(model))
+        render.stdout().print(render_models.model_table(model))
 
 
 @contextmanager

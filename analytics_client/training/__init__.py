@@ -6,10 +6,22 @@ anything is shown.
 
 from analytics_client.training.evaluation import EvaluationResult, evaluation_of
 from analytics_client.training.explain import JobExplanation, cost_of_job, explain_job
-from analytics_client.training.models import GradientModel, Trained, TrainedModel, model_of
+from analytics_client.training.models import ClusterModel, GradientModel, Trained, TrainedModel, TreeModel, model_of
 from analytics_client.training.rounds import Round, VerifiedRounds, verify_rounds
 
 __all__ = [
-    "EvaluationResult", "GradientModel", "JobExplanation", "Round", "Trained", "TrainedModel", "VerifiedRounds",
-    "cost_of_job", "evaluation_of", "explain_job", "model_of", "verify_rounds",
-]  # fmt: skip
+    "ClusterModel",
+    "EvaluationResult",
+    "GradientModel",
+    "JobExplanation",
+    "Round",
+    "Trained",
+    "TrainedModel",
+    "TreeModel",
+    "VerifiedRounds",
+    "cost_of_job",
+    "evaluation_of",
+    "explain_job",
+    "model_of",
+    "verify_rounds",
+]

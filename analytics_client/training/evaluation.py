@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analytics_client.result import Cost
 from analytics_client.training.rounds import VerifiedRounds
@@ -11,6 +11,9 @@ from queries.accounting import NANO
 from queries.errors import QueryError
 from queries.training.evaluation import Evaluation, Metric, evaluate
 from queries.training.plan import JobPlan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class EvaluationResult:
         """Every measure with its interval."""
         return self.evaluation.metrics
 
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the calibration and return matplotlib's axes: see `model_plots.plot_calibration`."""
+        from analytics_client.model_plots import plot_calibration
+
+        return plot_calibration(self, ax=ax)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
@@ -49,7 +58,8 @@ class EvaluationResult:
         }
 
     def __str__(self) -> str:
-        from analytics_client.render import evaluation_table, to_text
+        from analytics_client.render import to_text
+        from analytics_client.render_models import evaluation_table
 
         return to_text(evaluation_table(self))
 

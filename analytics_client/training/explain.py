@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 
 from analytics_client.result import Cost
+from analytics_client.training import expect
+from analytics_client.training.expect import ASSUMED_PERSONS
 from queries.accounting import NANO
 from queries.errors import QuorumError
 from queries.estimate import Z95
 from queries.plan import NoiseShape
 from queries.training import newton
+from queries.training.boosting import Boosting
+from queries.training.cox import Cox
 from queries.training.job import Descent
+from queries.training.kmeans import Clustering
 from queries.training.plan import JobPlan
+from queries.training.statistics import Glm
 from trust.lanes import lanes_of
 from trust.secagg import default_threshold
 
 SMALLEST_COHORT = 3
-ASSUMED_PERSONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class JobExplanation:
         lanes = lanes_of(self.plan, self.noise, len(self.institutions))
         return lanes.elements(self.plan.length) * lanes.ring_bits // 8
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of a round's noise in each number, in units of one row's largest contribution."""
+        unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
+        return sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
+
     def coefficient_error(self, persons: int = ASSUMED_PERSONS) -> float:
         """Return roughly what the noise alone adds to a coefficient: half a 95% interval, on the unit scale.
 
@@ -53,10 +64,9 @@ class JobExplanation:
         their bounds and balanced labels; a guess for planning, made of public numbers alone.
         """
         statistic = self.plan.statistic
-        if self.plan.job.gradual is not None:
+        if not isinstance(statistic, Glm | Cox):
             return float("nan")
-        unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
-        deviation = sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
+        deviation = self.deviation
         moments = statistic.moments(np.zeros(statistic.length), newton.initial(self.plan), deviation)
         curvature = {"logistic": 0.25, "multinomial": 0.2}.get(self.plan.job.model, 1.0) / 3
         kept = max(1, self.plan.job.rounds // 2)
@@ -65,9 +75,13 @@ class JobExplanation:
     @property
     def warning(self) -> str:
         """Say that so little can be learnt at this cost that the job is not worth it; "" where it may be."""
-        how = self.plan.job.gradual
+        how, statistic = self.plan.job.gradual, self.plan.statistic
         if how is not None:
             return self._descent_warning(how)
+        if isinstance(statistic, Clustering):
+            return expect.clusters_warning(statistic, self.deviation, self.plan.dataset.max_persons)
+        if isinstance(statistic, Boosting):
+            return expect.trees_warning(statistic, self.deviation, self.plan.dataset.max_persons)
         persons = min(ASSUMED_PERSONS, self.plan.dataset.max_persons)
         expected = self.coefficient_error(persons)
         if isfinite(expected) and expected < 2:
@@ -109,6 +123,10 @@ class JobExplanation:
         ratio = self.noise_to_signal
         if ratio is not None:
             yield "expect", f"noise {ratio:.3g} times as long as the longest gradient a round can have"
+        elif isinstance(self.plan.statistic, Clustering):
+            yield "expect", expect.clusters_sentence(self.plan.statistic, self.deviation)
+        elif isinstance(self.plan.statistic, Boosting):
+            yield "expect", expect.trees_sentence(self.plan.statistic, self.deviation)
         else:
             yield (
                 "expect",
@@ -133,7 +151,7 @@ class JobExplanation:
             "length": self.plan.length,
             "bytes_per_round": self.bytes_per_round,
             "noise_multiplier": self.noise_multiplier,
-            "coefficient_error": None if self.noise_to_signal is not None else self.coefficient_error(),
+            "coefficient_error": self.coefficient_error() if isfinite(self.coefficient_error()) else None,
             "noise_to_signal": self.noise_to_signal,
             "warning": self.warning,
             "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
@@ -143,7 +161,8 @@ class JobExplanation:
         }
 
     def __str__(self) -> str:
-        from analytics_client.render import job_table, to_text
+        from analytics_client.render import to_text
+        from analytics_client.render_models import job_table
 
         return to_text(job_table(self))
 

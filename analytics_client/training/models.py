@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,16 @@ from analytics_client.result import Cost
 from analytics_client.training.rounds import Round, VerifiedRounds
 from queries.accounting import NANO
 from queries.errors import ConfigError, QueryError
-from queries.training import newton
+from queries.training import clusters, forest, newton
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
 from queries.training.job import Job
 from queries.training.plan import JobPlan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from analytics_client import model_plots
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,11 @@ class Trained:
     def job(self) -> Job:
         """What was asked."""
         return self.plan.job
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss of a person at the start of each round, as the noise left it; empty where none was paid for."""
+        return ()
 
     @property
     def participants(self) -> tuple[str, ...]:
@@ -112,9 +122,25 @@ class Trained:
         return card(self)
 
     def __str__(self) -> str:
-        from analytics_client.render import model_table, to_text
+        from analytics_client.render import to_text
+        from analytics_client.render_models import model_table
 
         return to_text(model_table(self))
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted scikit-learn estimator that predicts by this model.
+
+        Raise ConfigError without scikit-learn, QueryError for "cox", which has no counterpart there.
+        """
+        from analytics_client.training.estimator import estimator_of
+
+        return estimator_of(self)
+
+    def plot(self, kind: model_plots.Kind | None = None, *, ax: Axes | None = None) -> Axes:
+        """Draw the model and return matplotlib's axes: see `model_plots.plot`."""
+        from analytics_client import model_plots
+
+        return model_plots.plot(self, kind, ax=ax)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +165,11 @@ class TrainedModel(Trained):
     """A regression by Newton steps, with intervals."""
 
     fit: newton.Fit
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """See `Trained.losses`; of "cox" per event."""
+        return self.fit.losses
 
     @property
     def coefficients(self) -> tuple[newton.Coefficient, ...]:
@@ -171,6 +202,70 @@ class TrainedModel(Trained):
         return pd.DataFrame([asdict(coefficient) for coefficient in self.coefficients]).set_index("name")
 
 
+@dataclass(frozen=True, eq=False)
+class ClusterModel(Trained):
+    """Clusters of persons, each with a noisy size, a centre and intervals."""
+
+    fit: clusters.ClusterFit
+
+    @property
+    def clusters(self) -> tuple[clusters.Cluster, ...]:
+        """The clusters in the order of their numbers, which `predict` returns."""
+        return self.fit.clusters
+
+    @property
+    def coefficients(self) -> tuple[newton.Coefficient, ...]:
+        """Every coordinate of every clear cluster, named "cluster: column"."""
+        return tuple(each for cluster in self.clusters if cluster.clear for each in cluster.centre)
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The sum of squared distances to the centres in each round, columns scaled to run from -1 to 1."""
+        return self.fit.losses
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Trained.to_dict`, with the clusters."""
+        return super().to_dict() | {
+            "clusters": [asdict(cluster) for cluster in self.clusters],
+            "inertia": self.fit.inertia,
+            "converged": self.fit.converged,
+            "losses": list(self.losses),
+        }
+
+    def to_pandas(self) -> Any:
+        """Return one row a cluster: its size, and its centre in the data's units."""
+        import pandas as pd
+
+        names = self.plan.statistic.design.names
+        rows = [
+            {"size": each.size, "clear": each.clear}
+            | {name: part.value for name, part in zip(names, each.centre, strict=True)}
+            for each in self.clusters
+        ]
+        return pd.DataFrame(rows).rename_axis("cluster")
+
+
+@dataclass(frozen=True, eq=False)
+class TreeModel(Trained):
+    """Boosted trees. What the noise did to them is not known; held-out rows tell what they are worth."""
+
+    grown: forest.Grown
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """See `Trained.losses`: log loss, or for a number half the squared error on the scale of -1 to 1."""
+        return self.grown.losses
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """How much of the loss the splits on each column took away, with its noise; empty for random splits."""
+        return self.grown.gains
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Trained.to_dict`, with the number of complete trees, each round's loss and each column's gain."""
+        return super().to_dict() | {"trees": self.grown.trees, "losses": list(self.losses), "gains": self.gains}
+
+
 def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> Trained:
     """Return the model of a job's verified rounds. Raise QueryError where there is none, or no good one."""
     count = len(verified.rounds)
@@ -184,5 +279,11 @@ def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> Trai
     named = request_id.hex()
     if plan.job.gradual is not None:
         return GradientModel(plan, verified.theta, named, cost, verified.rounds, complete, verified.log_size)
+    if plan.job.clusters is not None:
+        found = clusters.fit(plan, releases)
+        return ClusterModel(plan, found.theta, named, cost, verified.rounds, complete, verified.log_size, found)
+    if plan.job.trees is not None:
+        grown = forest.fit(plan, releases)
+        return TreeModel(plan, grown.theta, named, cost, verified.rounds, complete, verified.log_size, grown)
     fit = newton.fit(plan, releases)
     return TrainedModel(plan, fit.theta, named, cost, verified.rounds, complete, verified.log_size, fit)

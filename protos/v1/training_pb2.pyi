@@ -7,7 +7,31 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingJob(_message.Message):
-    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored")
+    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored", "clusters", "trees", "institutions", "fraction")
+    class Clusters(_message.Message):
+        __slots__ = ("count", "seed")
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        SEED_FIELD_NUMBER: _ClassVar[int]
+        count: int
+        seed: int
+        def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    class Trees(_message.Message):
+        __slots__ = ("count", "depth", "bins", "splits", "learning_rate", "smoothing", "seed")
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        DEPTH_FIELD_NUMBER: _ClassVar[int]
+        BINS_FIELD_NUMBER: _ClassVar[int]
+        SPLITS_FIELD_NUMBER: _ClassVar[int]
+        LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+        SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+        SEED_FIELD_NUMBER: _ClassVar[int]
+        count: int
+        depth: int
+        bins: int
+        splits: str
+        learning_rate: float
+        smoothing: float
+        seed: int
+        def __init__(self, count: _Optional[int] = ..., depth: _Optional[int] = ..., bins: _Optional[int] = ..., splits: _Optional[str] = ..., learning_rate: _Optional[float] = ..., smoothing: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
     class Descent(_message.Message):
         __slots__ = ("method", "optimizer", "rate", "noise_multiplier", "clip", "batch", "learning_rate", "momentum", "hidden", "seed", "local_steps", "local_rate", "proximal")
         METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +79,10 @@ class TrainingJob(_message.Message):
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_FIELD_NUMBER: _ClassVar[int]
     SCORED_FIELD_NUMBER: _ClassVar[int]
+    CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    TREES_FIELD_NUMBER: _ClassVar[int]
+    INSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
     selection: bytes
     model: str
     label: str
@@ -68,4 +96,8 @@ class TrainingJob(_message.Message):
     split: str
     held_out: float
     scored: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ...) -> None: ...
+    clusters: TrainingJob.Clusters
+    trees: TrainingJob.Trees
+    institutions: _containers.RepeatedScalarFieldContainer[str]
+    fraction: float
+    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ..., clusters: _Optional[_Union[TrainingJob.Clusters, _Mapping]] = ..., trees: _Optional[_Union[TrainingJob.Trees, _Mapping]] = ..., institutions: _Optional[_Iterable[str]] = ..., fraction: _Optional[float] = ...) -> None: ...

@@ -5,15 +5,18 @@ A function of the releases alone, which are public: coordinator and analyst each
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from queries.errors import QueryError
-from queries.training import newton
+from queries.training import clusters, forest, newton
+from queries.training.boosting import Boosting
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
 from queries.training.job import Descent
+from queries.training.kmeans import Clustering
 from queries.training.newton import Released
 from queries.training.plan import JobPlan
 from queries.training.scores import Scores
@@ -35,7 +38,11 @@ def make_course(plan: JobPlan) -> Course:
     """Return the course of a job at its beginning."""
     if isinstance(plan.statistic, Gradients):
         return _Descent(plan, plan.statistic)
-    return _Still() if isinstance(plan.statistic, Scores) else _Newton(plan)
+    if isinstance(plan.statistic, Clustering):
+        return _Steps(plan, plan.statistic.initial(), clusters.advance)
+    if isinstance(plan.statistic, Boosting):
+        return _Steps(plan, plan.statistic.initial(), forest.advance)
+    return _Still() if isinstance(plan.statistic, Scores) else _Steps(plan, newton.initial(plan), newton.advance)
 
 
 class _Still:
@@ -48,13 +55,16 @@ class _Still:
         """There is nothing to go on to."""
 
 
-class _Newton:
-    def __init__(self, plan: JobPlan) -> None:
+class _Steps:
+    """Each model follows from one release alone: Newton steps, moving centres, growing trees."""
+
+    def __init__(self, plan: JobPlan, theta: Floats, advance: Callable[[JobPlan, Released], Floats]) -> None:
         self._plan = plan
-        self.theta = newton.initial(plan)
+        self._advance = advance
+        self.theta = theta
 
     def take(self, release: Released) -> None:
-        self.theta = newton.advance(self._plan, release)
+        self.theta = self._advance(self._plan, release)
 
 
 class _Descent:

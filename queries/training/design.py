@@ -97,7 +97,7 @@ class Design:
 
 def make_design(job: Job, dataset: Dataset) -> Design:
     """Return the design of a resolved job. Deterministic."""
-    intercept = job.model != "cox"  # the baseline hazard takes its place
+    intercept = job.model not in ("cox", "kmeans", "boosting")  # of "cox" the baseline hazard takes its place
     keys: list[Key] = [()] if intercept else []
     terms = [-1] if intercept else []
     names = [INTERCEPT] if intercept else []

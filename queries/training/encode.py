@@ -23,6 +23,7 @@ from queries.training.job import (
     Descent,
     Job,
 )
+from queries.training.options import MAX_INSTITUTIONS, SPLITS, Clusters, Trees
 
 
 def encode_job(job: Job) -> bytes:
@@ -42,6 +43,10 @@ def encode_job(job: Job) -> bytes:
             split=job.split,
             held_out=job.held_out,
             scored=job.scored,
+            clusters=None if job.clusters is None else training_pb2.TrainingJob.Clusters(**asdict(job.clusters)),
+            trees=None if job.trees is None else training_pb2.TrainingJob.Trees(**asdict(job.trees)),
+            institutions=job.institutions,
+            fraction=job.fraction,
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -66,6 +71,8 @@ def decode_job(data: bytes) -> Job:
         raise QueryError(f"a model has at most {MAX_TERMS} terms of {MAX_FACTORS} columns")
     if len(message.edges) > MAX_EDGES:
         raise QueryError(f"a time grid has at most {MAX_EDGES:,} numbers")
+    if len(message.institutions) > MAX_INSTITUTIONS:
+        raise QueryError(f"a job names at most {MAX_INSTITUTIONS:,} institutions")
     job = Job(
         selection=decode_query(message.selection),
         model=message.model,
@@ -80,12 +87,31 @@ def decode_job(data: bytes) -> Job:
         split=message.split,
         held_out=message.held_out,
         scored=tuple(message.scored),
+        clusters=Clusters(message.clusters.count, message.clusters.seed) if message.HasField("clusters") else None,
+        trees=_trees(message.trees) if message.HasField("trees") else None,
+        institutions=tuple(message.institutions),
+        fraction=message.fraction,
     )
     if encode_job(job) != data:
         raise QueryError(
             "these bytes are not the one encoding of a job", hint="they hold fields that this version does not know"
         )
     return job
+
+
+def _trees(message: training_pb2.TrainingJob.Trees) -> Trees:
+    splits = next((known for known in SPLITS if known == message.splits), None)
+    if splits is None:
+        raise QueryError("the job splits trees in an unknown way", hint=", ".join(SPLITS))
+    return Trees(
+        count=message.count,
+        depth=message.depth,
+        bins=message.bins,
+        splits=splits,
+        learning_rate=message.learning_rate,
+        smoothing=message.smoothing,
+        seed=message.seed,
+    )
 
 
 def _descent(message: training_pb2.TrainingJob.Descent) -> Descent:

@@ -15,8 +15,9 @@ from queries.errors import QueryError
 from queries.limits import MAX_AGGREGATES, walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
+from queries.training.options import Clusters, Trees, check_clusters, check_institutions, check_trees
 
-Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox", "mlp"]
+Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox", "mlp", "kmeans", "boosting"]
 MODELS: tuple[Model, ...] = get_args(Model)
 Method: TypeAlias = Literal["sgd", "average"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -74,7 +75,9 @@ class Job:
     beside them and used where a round fails. `ridge` is the L2 penalty per person on the unit scale, without intercept.
     Without `descent` the model is found by Newton steps. With `scored`, a model's numbers, nothing is trained: that
     model is evaluated. `split` names a division of the rows: the share `held_out`, chosen by a keyed hash at each
-    institution, is left out of training, and evaluations see nothing else.
+    institution, is left out of training, and evaluations see nothing else. `clusters` are of "kmeans", which has no
+    label; `trees` of "boosting". Only `institutions` are asked, sorted, or all where there are none; of these the
+    coordinator draws the share `fraction` anew for each round, 0 for all.
     """
 
     selection: ir.Query
@@ -90,6 +93,10 @@ class Job:
     split: str = ""
     held_out: float = 0.0
     scored: tuple[float, ...] = ()
+    clusters: Clusters | None = None
+    trees: Trees | None = None
+    institutions: tuple[str, ...] = ()
+    fraction: float = 0.0
 
     @property
     def gradual(self) -> Descent | None:
@@ -112,7 +119,8 @@ class Job:
         label = f"{self.label}, {self.event}" if self.event else self.label
         how = "" if self.descent is None else f" by {self.descent.method}"
         verb = "evaluate" if self.scored else "train"
-        asked = f"{verb} {self.model}{how} {label} ~ {' + '.join(':'.join(term) for term in self.terms)}"
+        asked = f"{verb} {self.model}{how} {label + ' ' if label else ''}~ "
+        asked += " + ".join(":".join(term) for term in self.terms)
         if self.selection.where is None:
             return asked
         nodes = walk(self.selection.where)
@@ -122,7 +130,7 @@ class Job:
 
 def columns_of(label: str, event: str, terms: tuple[Term, ...]) -> tuple[str, ...]:
     """Return the distinct columns of a model, sorted."""
-    return tuple(sorted({label, *([event] if event else []), *(name for term in terms for name in term)}))
+    return tuple(sorted({*filter(None, (label, event)), *(name for term in terms for name in term)}))
 
 
 def make_job(
@@ -141,6 +149,10 @@ def make_job(
     descent: Descent | None = None,
     split: str = "",
     held_out: float = 0.0,
+    clusters: Clusters | None = None,
+    trees: Trees | None = None,
+    institutions: tuple[str, ...] = (),
+    fraction: float = 0.0,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -157,11 +169,20 @@ def make_job(
         (),
         rows_per_person if rows_per_person is not None else 1,
     )
-    usual = 8 if descent is None and model != "linear" else 1 if descent is None else 100
-    asked = rounds if rounds is not None else usual
-    return resolve_job(
-        Job(selection, kind, label, terms, asked, spare_rounds, event, edges, ridge, descent, split, held_out), dataset
-    )
+    usual = _usual_rounds(model, descent, trees)
+    job = Job(
+        selection, kind, label, terms, rounds if rounds is not None else usual, spare_rounds, event, edges, ridge,
+        descent, split, held_out, (), clusters, trees, tuple(sorted(set(institutions))), fraction,
+    )  # fmt: skip
+    return resolve_job(job, dataset)
+
+
+def _usual_rounds(model: str, descent: Descent | None, trees: Trees | None) -> int:
+    if trees is not None:
+        return trees.rounds
+    if descent is not None:
+        return 100
+    return 1 if model == "linear" else 8
 
 
 def _outputs(names: tuple[str, ...], dataset: Dataset) -> tuple[ir.NamedAggregate, ...]:
@@ -181,6 +202,7 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     """
     if job.model not in MODELS:
         raise QueryError("the job asks for a model of an unknown kind", hint=f"known: {', '.join(MODELS)}")
+    _check_options(job)
     if not 1 <= job.rounds <= MAX_ROUNDS:
         raise QueryError(f"a job takes 1 to {MAX_ROUNDS:,} rounds", hint="8 are enough for most regressions")
     if not 0 <= job.spare_rounds <= MAX_SPARE:
@@ -194,7 +216,8 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     _check_selection(job, selection, dataset)
     _check_descent(job, dataset)
     _check_split(job)
-    return replace(job, selection=selection, ridge=job.ridge + 0.0)
+    check_institutions(job.institutions, job.fraction)
+    return replace(job, selection=selection, ridge=job.ridge + 0.0, fraction=job.fraction + 0.0)
 
 
 def _check_terms(job: Job, dataset: Dataset) -> None:
@@ -208,6 +231,8 @@ def _check_terms(job: Job, dataset: Dataset) -> None:
         if key in seen:
             raise QueryError(f"the term {':'.join(term)} appears twice", hint="name each term once")
         seen.add(key)
+        if len(term) > 1 and job.model in ("kmeans", "boosting"):
+            raise QueryError(f"{job.model} takes columns, no products", hint=f"name {' and '.join(term)} alone")
         for name in term:
             _check_factor(job, term, _column(name, dataset))
     _check_label(job, dataset)
@@ -216,14 +241,34 @@ def _check_terms(job: Job, dataset: Dataset) -> None:
 def _check_factor(job: Job, term: Term, column: Column) -> None:
     if isinstance(column.kind, Categorical) and term.count(column.name) > 1:
         raise QueryError(f"category {column.name!r} multiplied by itself is itself", hint="name it once in a term")
+    if job.model == "kmeans" and not isinstance(column.kind, Numeric):
+        raise QueryError(f"distances are between numbers; {column.name!r} is a category", hint="leave it out")
     if column.name in (job.label, job.event):
         raise QueryError(f"column {column.name!r} is both predicted and a predictor", hint="leave it out of the terms")
 
 
 def _check_label(job: Job, dataset: Dataset) -> None:
+    if job.model in ("kmeans", "mlp", "boosting") and (job.event or job.edges):
+        raise QueryError("only the cox model has an event and a time grid", hint="leave event and times out")
+    if job.model == "kmeans":
+        if job.label:
+            raise QueryError("kmeans predicts nothing, so it has no label", hint="leave label out")
+        return
     label = _column(job.label, dataset)
     if job.model == "mlp":
         return  # a number or a category
+    if job.model == "boosting":
+        if isinstance(label.kind, Categorical) and len(label.kind.keys) != 2:
+            raise QueryError(
+                f"boosting predicts a number or one of 2 categories; {job.label!r} has {len(label.kind.keys)}",
+                hint="multinomial and mlp predict one of many",
+            )
+        return
+    _check_regression(job, label)
+    _check_survival(job, label, dataset)
+
+
+def _check_regression(job: Job, label: Column) -> None:
     if job.model in ("linear", "poisson", "cox"):
         if not isinstance(label.kind, Numeric):
             raise QueryError(f"the {job.model} model predicts a number; {job.label!r} is a category", hint=_MODEL_HINT)
@@ -244,7 +289,6 @@ def _check_label(job: Job, dataset: Dataset) -> None:
             )
         if job.model == "multinomial" and classes < 3:
             raise QueryError(f"{job.label!r} has {classes} categories; multinomial takes 3 or more", hint="logistic")
-    _check_survival(job, label, dataset)
 
 
 def _check_descent(job: Job, dataset: Dataset) -> None:
@@ -253,8 +297,8 @@ def _check_descent(job: Job, dataset: Dataset) -> None:
         if job.model == "mlp":
             raise QueryError("a network is trained by gradients", hint='say method = "sgd"')
         return
-    if job.model == "cox":
-        raise QueryError("the cox model is trained by Newton steps", hint="leave the method out")
+    if job.model in ("cox", "kmeans", "boosting"):
+        raise QueryError(f"{job.model} is not trained by gradients of persons", hint="leave the method out")
     if how.method not in METHODS or how.optimizer not in OPTIMIZERS:
         raise QueryError("the job asks for an unknown method or optimizer", hint=", ".join((*METHODS, *OPTIMIZERS)))
     for name, low, high in _DESCENT_BOUNDS:
@@ -279,6 +323,24 @@ def _check_descent(job: Job, dataset: Dataset) -> None:
             "gradients are of persons: one row each, and in a sample from one institution each",
             hint="rows_per_person = 1; where persons are at several institutions use rate = 1",
         )
+
+
+def _check_options(job: Job) -> None:
+    """Clusters and trees stand in the jobs that have them, and in no other."""
+    if (job.clusters is not None) != (job.model == "kmeans"):
+        raise QueryError("kmeans, and only it, says how many clusters there are", hint="clusters = 4")
+    if (job.trees is not None) != (job.model == "boosting"):
+        raise QueryError("boosting, and only it, says how many trees it grows", hint="trees = 20, depth = 3")
+    if job.clusters is not None:
+        check_clusters(job.clusters)
+        if job.scored:
+            raise QueryError("a clustering predicts nothing that could be compared", hint="its spread tells its worth")
+    if job.trees is not None:
+        check_trees(job.trees)
+        if not job.scored and job.rounds != job.trees.rounds:
+            raise QueryError(f"{job.trees.count} such trees take {job.trees.rounds} rounds", hint="leave rounds out")
+    if job.ridge and job.model in ("kmeans", "boosting"):
+        raise QueryError(f"{job.model} has no ridge", hint="leave it out; boosting has smoothing")
 
 
 def _check_split(job: Job) -> None:

@@ -62,7 +62,8 @@ class Fit:
     """A fitted regression. `theta` is on the unit scale; deviances are None where the model has none, `count` noisy.
 
     Where it has not `converged` the last step was longer than noise explains, or the noise hid how the likelihood
-    curves in some direction: then intervals do not hold.
+    curves in some direction: then intervals do not hold. `losses` has, per round, the mean loss of a person (of "cox",
+    of an event) at the model that the round was asked at, as the noise left it.
     """
 
     theta: Floats
@@ -75,6 +76,7 @@ class Fit:
     dispersion: float
     rounds: int
     converged: bool
+    losses: tuple[float, ...]
 
 
 def initial(plan: JobPlan) -> Floats:
@@ -127,7 +129,13 @@ def fit(plan: JobPlan, releases: Sequence[Released]) -> Fit:
         dispersion=dispersion,
         rounds=len(releases),
         converged=converged and bool(seen),
+        losses=tuple(_loss(plan, release) for release in releases),
     )
+
+
+def _loss(plan: JobPlan, release: Released) -> float:
+    moments = plan.statistic.moments(release.sums, release.theta, release.deviation)
+    return moments.loss / max(moments.label if plan.job.model == "cox" else moments.count, 1.0)
 
 
 def _settled(plan: JobPlan, releases: Sequence[Released]) -> tuple[list[Released], bool]:

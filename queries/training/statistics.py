@@ -77,6 +77,14 @@ def make_statistic(job: Job, dataset: Dataset) -> Statistic:
         from queries.training.gradients import Gradients
 
         return Gradients(job, dataset, job.descent)
+    if job.clusters is not None:
+        from queries.training.kmeans import Clustering
+
+        return Clustering(job, dataset, job.clusters)
+    if job.trees is not None:
+        from queries.training.boosting import Boosting
+
+        return Boosting(job, dataset, job.trees)
     design = make_design(job, dataset)
     if job.model == "cox":
         from queries.training.cox import Cox

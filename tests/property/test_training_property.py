@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from queries.errors import QueryError
 from queries.schema import from_toml
 from queries.training.encode import decode_job, decode_model, encode_job, encode_model
-from queries.training.job import Job, make_job
+from queries.training.job import MODELS, Job, make_job
+from queries.training.options import SPLITS, Clusters, Trees
 from queries.training.plan import make_job_plan
 
 DATASET = from_toml(
@@ -52,9 +55,25 @@ def jobs(draw: st.DrawFn) -> Job:
     rounds, spare = draw(st.integers(1, 50)), draw(st.integers(0, 5))
     ridge = draw(st.sampled_from([0.0, 0.01, 1.0]))
     rows = draw(st.sampled_from([None, 1, 3, 5]))
-    model = draw(st.sampled_from(["linear", "logistic", "poisson", "cox", "multinomial"]))
-    more = {"rounds": rounds, "spare_rounds": spare, "ridge": ridge, "rows_per_person": rows}
+    model = draw(st.sampled_from([model for model in MODELS if model != "mlp"]))
+    more: dict[str, Any] = {"rounds": rounds, "spare_rounds": spare, "ridge": ridge, "rows_per_person": rows}
+    if draw(st.booleans()):
+        more |= {"institutions": draw(st.sampled_from([(), ("b", "a"), ("a",)])), "fraction": draw(st.floats(0, 1))}
     match model:
+        case "kmeans":
+            plain = tuple(term for term in terms if len(term) == 1 and term != ("c",)) or (("a",),)
+            how = Clusters(draw(st.integers(2, 5)), draw(st.integers(0, 2**32 - 1)))
+            return make_job(DATASET, model, "", plain, clusters=how, **(more | {"ridge": 0.0}))
+        case "boosting":
+            plain = tuple(term for term in terms if len(term) == 1) or (("a",),)
+            grown = Trees(
+                count=draw(st.integers(1, 4)), depth=draw(st.integers(1, 3)), bins=draw(st.integers(2, 9)),
+                splits=draw(st.sampled_from(SPLITS)), seed=draw(st.integers(0, 9)),
+            )  # fmt: skip
+            label = draw(st.sampled_from(["t", "d"]))
+            return make_job(
+                DATASET, model, label, plain, trees=grown, **(more | {"ridge": 0.0, "rounds": grown.rounds})
+            )
         case "logistic":
             return make_job(DATASET, model, "d", terms, **more)
         case "multinomial":

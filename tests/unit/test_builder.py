@@ -162,6 +162,6 @@ def test_python_can_probe_the_column_namespace() -> None:
 def test_questions_are_values() -> None:
     first = PEOPLE.filter(_.age > 3).agg(n=count())
     assert first == PEOPLE.filter(_.age > 3).agg(n=count())
-    assert isinstance(pickle.loads(pickle.dumps(first)), Builder)  # noqa: S301  # our own bytes
+    assert isinstance(pickle.loads(pickle.dumps(first)), Builder)  # our own bytes
     with pytest.raises(AttributeError):
         first.keys = ()  # type: ignore[misc]  # it is frozen

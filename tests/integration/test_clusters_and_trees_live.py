@@ -1,0 +1,107 @@
+"""Clusters and trees over real gRPC, ledgers and stores: what the pooled rows give, as tables, cards and estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from harness.consortium import Consortium, consortium
+from harness.data import needs_data
+from harness.jobs import run
+from harness.noiseless import remove_noise
+from harness.training import POISSON, party_files, poisson_pooled
+
+from analytics_client.training import ClusterModel, TreeModel
+from queries.errors import QueryError
+from queries.training import clusters, forest
+
+pytestmark = needs_data
+GROUPS = {"dataset": "awards", "features": ["num_awards", "math"], "clusters": 3, "rounds": 30}
+TREES = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"], "trees": 4, "depth": 2}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    with consortium(
+        tmp_path_factory.mktemp("grown"), [POISSON], party_files("poisson", "awards"), epsilon=100_000.0
+    ) as running:
+        yield running
+
+
+def pooled() -> dict[str, np.ndarray]:
+    frame = poisson_pooled()
+    codes = {"General": 0.0, "Academic": 1.0, "Vocational": 2.0}
+    return {
+        "num_awards": frame["num_awards"].to_numpy(float),
+        "math": frame["math"].to_numpy(float),
+        "prog": frame["prog"].map(codes).to_numpy(float),
+    }
+
+
+def test_clusters_are_those_of_the_pooled_rows(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_noise(monkeypatch)
+    with built.session() as session:
+        model = session.train("kmeans", rho=1.0, **GROUPS)
+        with pytest.raises(QueryError, match="spread tells its worth"):
+            session.evaluate(model, rho=0.1)
+    assert isinstance(model, ClusterModel)
+    own = clusters.fit(model.plan, run(model.plan, pooled()))
+    assert model.theta == pytest.approx(own.theta, abs=1e-9)
+    assert sum(cluster.size for cluster in model.clusters) == pytest.approx(200, abs=1e-6)
+    assert len(model.losses) == 30
+    labels = model.to_sklearn().predict(poisson_pooled())
+    assert np.bincount(labels, minlength=3) == pytest.approx([cluster.size for cluster in model.clusters], abs=1e-6)
+    assert "cluster" in str(model)
+    assert "| 0 |" in model.card()
+    assert list(model.to_pandas().columns) == ["size", "clear", "num_awards", "math"]
+
+
+@pytest.mark.parametrize("splits", ["random", "histogram"])
+def test_trees_are_those_of_the_pooled_rows(built: Consortium, monkeypatch: pytest.MonkeyPatch, splits: str) -> None:
+    remove_noise(monkeypatch)
+    with built.session() as session:
+        model = session.train("boosting", rho=1.0, splits=splits, **TREES)
+        worth = session.evaluate(model, rho=0.5)
+    assert isinstance(model, TreeModel)
+    assert model.complete
+    own = forest.fit(model.plan, run(model.plan, pooled()))
+    assert model.theta == pytest.approx(own.theta, abs=1e-9)
+    frame = poisson_pooled()
+    error = np.sqrt(np.mean((model.predict(frame) - frame["num_awards"]) ** 2))
+    assert worth["rmse"].value == pytest.approx(error, rel=1e-5)
+    assert "complete trees" in str(model)
+    assert f"4 of 4 trees of depth 2, {splits}" in model.card()
+    assert model.to_dict()["trees"] == 4
+
+
+def test_with_noise_explain_and_model_agree(built: Consortium) -> None:
+    with built.session() as session:
+        explained = session.explain_job("kmeans", epsilon=8.0, **GROUPS)
+        model = session.train("kmeans", epsilon=8.0, **GROUPS)
+        again = session.model(model.request_id[:12])
+        hopeless = session.explain_job("kmeans", epsilon=0.01, **GROUPS)
+        drowned = session.explain_job("boosting", epsilon=0.01, **TREES)
+    assert again.to_dict() == model.to_dict()
+    assert model.cost.epsilon < explained.cost.epsilon <= 8.0  # the spare round was given back
+    assert "sizes ±" in str(explained)
+    assert "spend more" in hopeless.warning
+    assert "spend more" in drowned.warning
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "said"),
+    [
+        ("kmeans", {"dataset": "awards", "features": ["math"]}, "how many clusters"),
+        ("kmeans", {"dataset": "awards", "features": ["prog"], "clusters": 2}, "is a category"),
+        ("boosting", {"dataset": "awards", "label": "math", "features": ["prog"], "trees": 4}, "how deep"),
+        ("boosting", {"dataset": "awards", "features": ["prog"], "trees": 4, "depth": 2}, "what to predict"),
+        ("linear", {"dataset": "awards", "label": "math", "features": ["prog"], "depth": 2}, "only boosting has depth"),
+        ("linear", {"dataset": "awards", "label": "math", "features": ["prog"], "clusters": 2}, "only kmeans"),
+        ("boosting", TREES | {"splits": "best"}, "no splits of kind 'best'"),
+        ("boosting", TREES | {"label": "prog", "features": ["math"]}, "has 3"),
+    ],
+)
+def test_bad_jobs_say_what_is_missing(built: Consortium, model: str, asked: dict[str, object], said: str) -> None:
+    with built.session() as session, pytest.raises(QueryError, match=said):
+        session.explain_job(model, epsilon=1.0, **asked)  # type: ignore[arg-type]
