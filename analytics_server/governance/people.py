@@ -1,0 +1,33 @@
+"""What is decided about one participant: shutting out, and who is behind an id."""
+
+from __future__ import annotations
+
+from analytics_server.audit.log import AuditLog
+from analytics_server.governance.office import stamped
+from analytics_server.store import Store
+from protos.v1 import log_pb2
+
+
+def revoke(store: Store, log: AuditLog, participant: str, reason: str) -> None:
+    """Shut a participant out from its next call on; the next membership leaves it out. Raises IdentityError."""
+    with store.begin() as uow:
+        uow.revoke_participant(participant)
+        event = log_pb2.Revoked(participant=participant, reason=reason)
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(revoked=event))])
+
+
+def identify(store: Store, log: AuditLog, participant: str, name: str, contact: str) -> None:
+    """Write down who is behind an id; the log says that, not who. Raises IdentityError on an unknown id."""
+    with store.begin() as uow:
+        uow.identify(participant, name, contact)
+        event = log_pb2.IdentityChanged(participant=participant)
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(identity_changed=event))])
+
+
+def erase_identity(store: Store, log: AuditLog, participant: str) -> None:
+    """Forget who is behind an id. Every entry, proof and signature stays valid. Raises IdentityError on nobody."""
+    with store.begin() as uow:
+        uow.erase_identity(participant)
+        event = log_pb2.IdentityChanged(participant=participant, erased=True)
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(identity_changed=event))])
+    store.scrub()

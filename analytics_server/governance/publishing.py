@@ -1,0 +1,200 @@
+"""Publishing what governance signs: who belongs to the consortium, and what its datasets are.
+
+A single governor signs here; a council's members sign elsewhere what is proposed here, and it is published after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from analytics_server.audit.log import AuditLog
+from analytics_server.config import ServerConfig
+from analytics_server.governance.office import Governance, decided, stamped
+from analytics_server.store import Store, UnitOfWork
+from protos.v1 import log_pb2
+from queries import schema
+from queries.errors import ConfigError, IdentityError
+from trust.identity import keys, membership
+from trust.identity.council import Council
+from trust.identity.dataset import PAYLOAD_TYPE as DATASET
+from trust.identity.dataset import sign_dataset, verify_dataset
+from trust.identity.membership import Institution, MembershipDocument, Person
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Who the next membership would add and remove."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed)
+
+
+def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
+    """Return the newest published membership, verified, or None before the first."""
+    envelope = uow.latest_membership()
+    if envelope is None:
+        return None
+    return membership.verify(envelope, config.governance_key, consortium=config.consortium)
+
+
+def pending(uow: UnitOfWork, config: ServerConfig) -> Changes:
+    """Return how those who are enrolled and not revoked differ from the newest membership."""
+    return _changes(current_membership(uow, config), *_enrolled(uow))
+
+
+def publish_membership(
+    store: Store, log: AuditLog, config: ServerConfig, governance: Governance, *, now: int
+) -> tuple[MembershipDocument, Changes]:
+    """Sign and store the next epoch: everyone enrolled and not revoked. Without any change the current one stands.
+
+    Raises IdentityError where the result would be no valid membership, or nobody has enrolled.
+    """
+    if governance.key is None:
+        raise ConfigError("a council governs this consortium", hint="cohortium-server council propose DIR FILE")
+    with store.begin() as uow:
+        current = current_membership(uow, config)
+        payload, changes = _next_payload(uow, config, governance, current, now)
+        if payload is None:
+            assert current is not None  # noqa: S101 - without one there is a payload
+            return current, changes
+        return _enter(uow, log, config, membership.sign(payload, governance.key), current), changes
+
+
+def propose_membership(
+    store: Store, config: ServerConfig, path: Path, council: Council, *, now: int
+) -> tuple[bytes, Changes]:
+    """Return the next epoch for the council's members to sign. `path` is the governance folder. Changes nothing.
+
+    Raises IdentityError as `publish_membership` does, or where there is nothing to change, ConfigError for a council
+    that does not govern this consortium.
+    """
+    if council.governance_key != config.governance_key:
+        raise ConfigError(
+            "another council governs this consortium", hint="the members and threshold it was founded with"
+        )
+    with store.read() as uow:
+        payload, changes = _next_payload(uow, config, decided(path, config), current_membership(uow, config), now)
+    if payload is None:
+        raise IdentityError("nobody joined or left: there is nothing to sign", hint="invite or revoke somebody first")
+    return council.propose(membership.PAYLOAD_TYPE, payload), changes
+
+
+def publish_signed(store: Store, log: AuditLog, config: ServerConfig, envelope: bytes) -> MembershipDocument:
+    """Store a membership that the council has signed, if it continues the one in force.
+
+    Raises SignatureError (too few members), IdentityError (it continues another epoch).
+    """
+    with store.begin() as uow:
+        return _enter(uow, log, config, envelope, current_membership(uow, config))
+
+
+def _next_payload(
+    uow: UnitOfWork, config: ServerConfig, governance: Governance, current: MembershipDocument | None, now: int
+) -> tuple[bytes | None, Changes]:
+    """Return the next epoch to sign, None where nothing changes."""
+    institutions, people = _enrolled(uow)
+    changes = _changes(current, institutions, people)
+    if current is None and not institutions and not people:
+        raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
+    if current is not None and not changes and _says(current) == (governance.minimum_cohort, governance.colluders):
+        return None, changes
+    payload = membership.build(
+        consortium=config.consortium,
+        epoch=1 if current is None else current.epoch + 1,
+        previous_hash=b"" if current is None else current.hash,
+        issued_at=now,
+        institutions=institutions,
+        people=people,
+        log_key=config.log_key(),
+        log_origin=config.log_origin,
+        minimum_cohort=governance.minimum_cohort,
+        colluders=governance.colluders,
+    )
+    return payload, changes
+
+
+def _enter(
+    uow: UnitOfWork, log: AuditLog, config: ServerConfig, envelope: bytes, current: MembershipDocument | None
+) -> MembershipDocument:
+    document = membership.verify(envelope, config.governance_key, current, consortium=config.consortium)
+    if document.epoch != (1 if current is None else current.epoch + 1):
+        raise IdentityError(
+            f"this is epoch {document.epoch}, the one in force is {current.epoch if current else 'none'}",
+            hint="propose the next one and have it signed",
+        )
+    uow.add_membership(document.epoch, document.hash, document.envelope)
+    event = log_pb2.MembershipPublished(epoch=document.epoch, membership_hash=document.hash)
+    log.append_in(uow, [stamped("governance", log_pb2.LogEntry(membership_published=event))])
+    return document
+
+
+def publish_dataset(store: Store, log: AuditLog, governance: Governance, text: str) -> tuple[schema.Dataset, bytes]:
+    """Sign and store a dataset description written in TOML; return it and its hash. Raises SchemaError."""
+    if governance.key is None:
+        raise ConfigError(
+            "a council governs this consortium", hint="cohortium-server council propose DIR FILE --schema"
+        )
+    data = schema.to_bytes(schema.from_toml(text))
+    return _enter_dataset(store, log, sign_dataset(data, governance.key), keys.public_bytes(governance.key))
+
+
+def propose_dataset(council: Council, text: str) -> bytes:
+    """Return a dataset description written in TOML for the council's members to sign. Raises SchemaError."""
+    return council.propose(DATASET, schema.to_bytes(schema.from_toml(text)))
+
+
+def publish_signed_dataset(
+    store: Store, log: AuditLog, config: ServerConfig, envelope: bytes
+) -> tuple[schema.Dataset, bytes]:
+    """Store a dataset description that the council has signed. Raises SignatureError where too few have."""
+    return _enter_dataset(store, log, envelope, config.governance_key)
+
+
+def _enter_dataset(store: Store, log: AuditLog, envelope: bytes, governance_key: bytes) -> tuple[schema.Dataset, bytes]:
+    dataset, name_hash = verify_dataset(envelope, governance_key)
+    with store.begin() as uow:
+        uow.add_dataset(dataset.name, name_hash, envelope)
+        event = log_pb2.DatasetPublished(dataset=dataset.name, schema_hash=name_hash)
+        log.append_in(uow, [stamped("governance", log_pb2.LogEntry(dataset_published=event))])
+    return dataset, name_hash
+
+
+def _enrolled(uow: UnitOfWork) -> tuple[tuple[Institution, ...], tuple[Person, ...]]:
+    rows = [row for row in uow.participants() if not row.revoked]
+    institutions = tuple(
+        Institution(row.id, row.organisation, row.identity_key, row.epoch_key, row.epoch_key_signature)
+        for row in rows
+        if row.role == "agent"
+    )
+    return institutions, tuple(Person(row.id, (row.role,), row.identity_key) for row in rows if row.role != "agent")
+
+
+def _by_id(institutions: tuple[Institution, ...], people: tuple[Person, ...]) -> dict[str, Institution | Person]:
+    participants: tuple[Institution | Person, ...] = (*institutions, *people)
+    return {p.id: p for p in participants}
+
+
+def _says(document: MembershipDocument) -> tuple[int, int]:
+    return document.minimum_cohort, document.colluders
+
+
+def _changes(
+    current: MembershipDocument | None, institutions: tuple[Institution, ...], people: tuple[Person, ...]
+) -> Changes:
+    before: dict[str, Institution | Person] = {}
+    if current is not None:
+        before = _by_id(current.institutions, current.people)
+    after = _by_id(institutions, people)
+    for name in before.keys() & after.keys():
+        if before[name] != after[name]:
+            raise IdentityError(
+                f"the store holds other keys for {name!r} than the membership that governance signed",
+                hint="nothing changes them by design: have an auditor look before anything is signed",
+            )
+    return Changes(
+        added=tuple(sorted(after.keys() - before.keys())), removed=tuple(sorted(before.keys() - after.keys()))
+    )
