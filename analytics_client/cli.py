@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analytics_client.audit_views_cli import app as audit_app
+from analytics_client.identity_cli import PEOPLE
+from analytics_client.identity_cli import app as identity_app
 from analytics_client.training_cli import app as training_app
 from trust.command import print_json, run_command
 
@@ -31,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(audit_app, name="audit")
 app.add_typer(training_app)
-PEOPLE = ("analyst", "auditor", "steward", "operator")
+app.add_typer(identity_app, name="identity")
 
 Profile = Annotated[
     Path | None,

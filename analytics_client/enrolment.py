@@ -40,7 +40,12 @@ def enrol(token: str, folder: Path, *, roles: Collection[str]) -> Profile:
     ConfigError (the folder is in use), ServiceError (nobody at the address, within 5 s), ClockError, IdentityError.
     """
     invitation = Invitation.from_token(token)
-    _check_usable(invitation, roles)
+    check_usable(invitation, roles)
+    if invitation.recovery and invitation.role == "agent":
+        raise InvitationError(
+            "this invitation replaces the lost key of an agent, whose folder has the ledger",
+            hint="cohortium-agent recover TOKEN DIR, in that folder or in one restored from its back-up",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists already", hint="choose a new folder; a profile is never overwritten")
     try:
@@ -49,7 +54,7 @@ def enrol(token: str, folder: Path, *, roles: Collection[str]) -> Profile:
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror}", hint="check the folder's permissions") from None
     try:
-        profile = _enrol_into(building, invitation)
+        profile = enrol_into(building, invitation)
         building.replace(folder)
         files.sync_directory(folder.parent)
     except BaseException:
@@ -68,9 +73,17 @@ def renew(profile: Profile) -> None:
     request = enrolment_pb2.RenewRequest(
         participant=profile.id, csr=certificates.make_request(tls_key), at=int(time.time())
     )
-    enrolment.prove_renewal(request, profile.consortium, profile.identity_key())
     with connect(profile.enrolment_address, identity) as channel, translated(profile.enrolment_address):
-        response = enrolment_pb2_grpc.EnrolmentStub(channel).Renew(request, timeout=CALL_DEADLINE_S)
+        stub, following = enrolment_pb2_grpc.EnrolmentStub(channel), profile.next_identity_key()
+        enrolment.prove_renewal(request, profile.consortium, profile.identity_key())
+        try:
+            response = stub.Renew(request, timeout=CALL_DEADLINE_S)
+        except grpc.RpcError:
+            if following is None:
+                raise
+            # The rotated key may be in force by now, which is only seen once there is a certificate to connect with.
+            enrolment.prove_renewal(request, profile.consortium, following)
+            response = stub.Renew(request, timeout=CALL_DEADLINE_S)
     root = x509.load_pem_x509_certificate(identity.ca)
     _check_certificate(response, root, Peer(profile.consortium, profile.role, profile.id), request.csr)
     files.replace(profile.folder / profiles.CERTIFICATE, response.certificate_chain, secret=False)
@@ -90,7 +103,8 @@ def renew_if_due(profile: Profile) -> bool:
     return True
 
 
-def _check_usable(invitation: Invitation, roles: Collection[str]) -> None:
+def check_usable(invitation: Invitation, roles: Collection[str]) -> None:
+    """Raise InvitationError where the invitation is for another role than these, or has expired by this clock."""
     if invitation.role not in roles:
         command = "cohortium-agent enrol" if invitation.role == "agent" else "cohortium enrol"
         raise InvitationError(f"this invitation is for the role {invitation.role!r}", hint=f"use it with: {command}")
@@ -102,7 +116,8 @@ def _check_usable(invitation: Invitation, roles: Collection[str]) -> None:
         )
 
 
-def _enrol_into(building: Path, invitation: Invitation) -> Profile:
+def enrol_into(building: Path, invitation: Invitation) -> Profile:
+    """Make keys in an empty folder, redeem the invitation, and write the profile. Raises as `enrol` does."""
     root = x509.load_der_x509_certificate(invitation.ca)
     identity_key, tls_key = Ed25519PrivateKey.generate(), keys.generate_tls_key()
     keys.save(building / profiles.IDENTITY_KEY, identity_key)

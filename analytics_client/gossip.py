@@ -48,11 +48,11 @@ def _decision(statement: bytes, membership: MembershipDocument) -> agent_pb2.Dec
         decision.ParseFromString(answer.decision)
     except Exception as error:  # protobuf's DecodeError has a different path in each of its back ends
         raise LogError("an institution's consent cannot be read", hint=_TELL) from error
-    key = membership.institution(decision.institution).identity_key
-    try:
-        keys.verify(key, answer.signature, frame("decision", answer.decision), what="a decision")
-    except SignatureError as error:
-        raise LogError(
-            f"the coordinator shows a consent that {decision.institution} did not sign", hint=_TELL
-        ) from error
-    return decision
+    message = frame("decision", answer.decision)
+    for key in membership.keys_of(decision.institution):  # a round of a job may be from before its key was rotated
+        try:
+            keys.verify(key, answer.signature, message, what="a decision")
+        except SignatureError:
+            continue
+        return decision
+    raise LogError(f"the coordinator shows a consent that {decision.institution} did not sign", hint=_TELL)

@@ -28,6 +28,10 @@ FILE = "participant.json"
 VARIABLE = "COHORTIUM_PROFILE"
 CA, CERTIFICATE = "ca.pem", "certificate.pem"
 TLS_KEY, IDENTITY_KEY, EPOCH_KEY = "tls.key", "identity.key", "epoch.key"
+NEXT = "keys-next"
+"""A folder of keys that wait to take the place of those in force."""
+READY = "ready"
+"""In it: a mark that they do so now, whatever interrupts."""
 _TEXTS = ("id", "role", "consortium", "address", "enrolment_address", "governance_key")
 
 
@@ -50,6 +54,24 @@ class Profile:
     def epoch_key(self) -> X25519PrivateKey:
         """Return the key that an agent agrees pairwise secrets with. Raises ConfigError, also for people."""
         return keys.load_epoch_key(self.folder / EPOCH_KEY)
+
+    @property
+    def rotating(self) -> bool:
+        """Whether a key waits to take over."""
+        return (self.folder / NEXT / IDENTITY_KEY).exists()
+
+    def next_identity_key(self) -> Ed25519PrivateKey | None:
+        """Return the key that is to follow after a rotation, None where there is none. Raises ConfigError."""
+        return keys.load_signing_key(self.folder / NEXT / IDENTITY_KEY) if self.rotating else None
+
+    def take_up(self, listed: bytes) -> bool:
+        """Put the rotated keys in force if `listed`, the raw key in the newest membership, is theirs; say whether."""
+        following = self.next_identity_key()
+        if following is None or keys.public_bytes(following) != listed:
+            return False
+        files.write_new(self.folder / NEXT / READY, b"", secret=False)
+        take_up_ready(self.folder)
+        return True
 
     def tls(self) -> TlsIdentity:
         """Return what `trust.rpc.channel.connect` needs. Raises ConfigError."""
@@ -78,6 +100,7 @@ def default_folder() -> Path:
 
 def load(folder: Path) -> Profile:
     """Read a participant's folder. Raises ConfigError where it is none, or damaged."""
+    take_up_ready(folder)
     path = folder / FILE
     if not path.exists():
         raise ConfigError(f"{folder} is no participant's folder", hint="enrol with the invitation you were given")
@@ -90,6 +113,20 @@ def load(folder: Path) -> Profile:
     if len(governance_key) != 32 or not all(isinstance(text, str) for text in texts.values()):
         raise ConfigError(f"{path} is damaged", hint="restore the folder from a back-up")
     return Profile(folder=folder, governance_key=governance_key, **texts)
+
+
+def take_up_ready(folder: Path) -> None:
+    """Move keys that are marked ready into their places. Interrupted anywhere, the next call goes on."""
+    waiting = folder / NEXT
+    if not (waiting / READY).exists():
+        return
+    for path in sorted(waiting.iterdir()):
+        if path.name != READY:
+            path.replace(folder / path.name)
+    files.sync_directory(folder)
+    (waiting / READY).unlink()
+    waiting.rmdir()
+    files.sync_directory(folder)
 
 
 def save(profile: Profile) -> None:

@@ -530,7 +530,8 @@ class Session:
         """Return membership and datasets, verified; fetched again where older than `fresh_s` seconds."""
         with self._lock:
             known = self._overview
-            if known is None or time.monotonic() - known.at > fresh_s:
+            # A rotated key is in force from some moment on, and the old one no longer: look every time until then.
+            if known is None or time.monotonic() - known.at > fresh_s or self.profile.rotating:
                 known = self._overview = self._fetch()
             return known
 
@@ -543,6 +544,9 @@ class Session:
             governance_key,
             consortium=self.profile.consortium,
         )
+        membership.check_age(int(time.time()))
+        if self.profile.take_up(membership.identity_keys.get(self.profile.id, b"")):
+            self._key = self.profile.identity_key()
         listings = {}
         for item in response.datasets:
             dataset, schema_hash = verify_dataset(item.dataset.SerializeToString(deterministic=True), governance_key)

@@ -78,14 +78,17 @@ def propose(
         except UnicodeDecodeError:
             raise ConfigError(f"{schema} is not UTF-8 text", hint="save it as UTF-8") from None
     files.write_new(file, envelope, secret=False)
-    added, removed = (list(changes.added), list(changes.removed)) if changes else ([], [])
+    added, removed, rekeyed = (changes.added, changes.removed, changes.rekeyed) if changes else ((), (), ())
     if json:
-        print_json({"file": str(file), "threshold": council.threshold, "added": added, "removed": removed})
+        said = {"added": list(added), "removed": list(removed), "rekeyed": list(rekeyed)}
+        print_json({"file": str(file), "threshold": council.threshold, **said})
         return
     for name in added:
         typer.echo(f"+ {name}")
     for name in removed:
         typer.echo(f"- {name}")
+    for name in rekeyed:
+        typer.echo(f"~ {name}, another key")
     typer.echo(f"Next: {council.threshold} members run cohortium-server council sign {file} --key KEY")
 
 

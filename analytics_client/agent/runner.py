@@ -34,6 +34,7 @@ from trust.identity.membership import MembershipDocument
 from trust.rpc.channel import TlsIdentity
 from trust.rpc.process import run_until_signal
 from trust.secagg import PairKeys
+from trust.tlog import notes
 from trust.tlog.checkpoint import open_checkpoint
 from trust.tlog.cosignature import CosignatureVerifier
 from trust.tlog.witness import Witness
@@ -106,6 +107,7 @@ class Agent:
         governance = self._profile.governance_key
         envelope = welcome.membership.SerializeToString(deterministic=True)
         document = membership.verify(envelope, governance, self._membership, consortium=self._profile.consortium)
+        self._take_up(document)
         self._check_self(document)
         if self._membership is None or document.hash != self._membership.hash:
             files.replace(self._folder / MEMBERSHIP, envelope, secret=False)
@@ -147,8 +149,10 @@ class Agent:
         """
         if not cosigned:
             return
-        mine = CosignatureVerifier(self.id, keys.public_bytes(self._identity_key))
-        head = open_checkpoint(cosigned, document.log_origin, mine)
+        mine = [CosignatureVerifier(self.id, key) for key in document.keys_of(self.id)]
+        signed = {line.key_id for line in notes.parse(cosigned).lines}
+        chosen = next((verifier for verifier in mine if verifier.key_id in signed), mine[0])
+        head = open_checkpoint(cosigned, document.log_origin, chosen)
         care.compare(self._ledger, head.size, head.root)
 
     def _state_policy(self) -> None:
@@ -163,6 +167,13 @@ class Agent:
         config = self._file.current()
         self._state_policy()
         return Granted(configuration.policy(config), configuration.budgets(config, published))
+
+    def _take_up(self, document: MembershipDocument) -> None:
+        """Sign with the rotated keys from the membership on that lists them."""
+        if self._profile.take_up(document.institution(self.id).identity_key):
+            self._identity_key, self._epoch_key = self._profile.identity_key(), self._profile.epoch_key()
+            self._pair_keys = PairKeys(self._epoch_key)
+            logger.info("the rotated key is in force", institution=self.id, epoch=document.epoch)
 
     def _check_self(self, document: MembershipDocument) -> None:
         """Governance must have certified the keys that are in this folder, and no others under this name."""

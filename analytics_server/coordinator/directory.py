@@ -41,10 +41,11 @@ class Directory:
         self.datasets: MappingProxyType[str, Published] = MappingProxyType({})
         self.members: MappingProxyType[str, Member] = MappingProxyType({})
         self._revoked: frozenset[str] = frozenset()
+        self._tls_keys: MappingProxyType[str, str] = MappingProxyType({})
 
     def reload(self, uow: UnitOfWork) -> bool:
         """Read and verify what is published now; return whether anything is new."""
-        before = self.membership_envelope, dict(self.datasets), self._revoked
+        before = self.membership_envelope, dict(self.datasets), self._revoked, dict(self._tls_keys)
         envelope = uow.latest_membership()
         if envelope is not None and envelope != self.membership_envelope:
             self.membership = membership.verify(envelope, self.governance_key, consortium=self.consortium)
@@ -61,8 +62,10 @@ class Directory:
             dataset, schema_hash = verify_dataset(row.envelope, self.governance_key)
             published[name] = Published(dataset, schema_hash, row.envelope)
         self.datasets = MappingProxyType(published)
-        self._revoked = frozenset(p.id for p in uow.participants() if p.revoked)
-        return before != (self.membership_envelope, dict(self.datasets), self._revoked)
+        participants = uow.participants()
+        self._tls_keys = MappingProxyType({p.id: p.tls_key for p in participants if p.tls_key})
+        self._revoked = frozenset(p.id for p in participants if p.revoked)
+        return before != (self.membership_envelope, dict(self.datasets), self._revoked, dict(self._tls_keys))
 
     def in_force(self) -> MembershipDocument:
         """Return the membership; raise IdentityError where none has been published yet."""
@@ -76,11 +79,15 @@ class Directory:
     @property
     def gate(self) -> Gate:
         """Who may call at all: this consortium's participants, unless they are revoked."""
-        return Gate(self.consortium, lambda peer: self.is_revoked(peer.id))
+        return Gate(self.consortium, self._is_shut_out)
 
     def is_revoked(self, participant: str) -> bool:
         """Whether the participant was revoked, whatever the membership in force still says."""
         return participant in self._revoked
+
+    def _is_shut_out(self, peer: Peer) -> bool:
+        """Whether the peer was revoked, or comes with a certificate from before its key was lost."""
+        return self.is_revoked(peer.id) or self._tls_keys.get(peer.id, peer.tls_key) != peer.tls_key
 
     def is_member(self, peer: Peer) -> bool:
         """Whether the membership in force names the peer."""

@@ -25,6 +25,7 @@ from trust.identity import enrolment, keys
 from trust.identity import x509 as certificates
 from trust.identity.invitation import Invitation, new_secret, secret_hash
 from trust.identity.names import PARTICIPANT_ROLES, Peer, check_organisation, check_participant
+from trust.identity.succession import check_reason
 from trust.rpc.server import open_to_strangers
 
 MAX_VALID_HOURS = 24 * 30
@@ -50,24 +51,11 @@ def invite(
         raise ConfigError("an agent needs an organisation", hint="--organisation 'City Hospital'")
     if organisation:
         check_organisation(organisation)
-    if not 0 < valid_hours <= MAX_VALID_HOURS:
-        raise ConfigError(f"an invitation is valid for at most {MAX_VALID_HOURS} hours, and more than 0")
-    identifier, secret = new_secret()
-    invitation = Invitation(
-        consortium=config.consortium,
-        address=config.enrolment_address,
-        ca=config.ca().public_bytes(Encoding.DER),
-        governance_key=config.governance_key,
-        id=identifier,
-        secret=secret,
-        participant=participant,
-        role=role,
-        expires_at=int((now + timedelta(hours=valid_hours)).timestamp()),
-    )
+    invitation = _invitation(config, participant=participant, role=role, valid_hours=valid_hours, now=now)
     with store.begin() as uow:
         _check_free(uow, participant, organisation)
         uow.add_invitation(
-            id=identifier,
+            id=invitation.id,
             secret_hash=invitation.secret_hash,
             role=role,
             participant=participant,
@@ -77,6 +65,68 @@ def invite(
         event = log_pb2.Invited(participant=participant, role=role, expires_at=invitation.expires_at)
         log.append_in(uow, [stamped("operator", log_pb2.LogEntry(invited=event))])
     return invitation
+
+
+def recover(
+    store: Store,
+    log: AuditLog,
+    config: ServerConfig,
+    *,
+    participant: str,
+    reason: str,
+    valid_hours: float,
+    now: datetime,
+) -> Invitation:
+    """Shut out whoever holds the participant's key, and return an invitation under the same id, for its rightful owner.
+
+    Its key is in force only with the next membership that governance signs. Raises IdentityError (nobody of that id, no
+    reason) or ConfigError.
+    """
+    check_reason(reason)
+    with store.begin() as uow:
+        row = uow.participant(participant)
+        if row is None:
+            raise IdentityError(f"{participant[:80]!r} has never enrolled", hint="invite a newcomer instead")
+        invitation = _invitation(
+            config, participant=participant, role=row.role, valid_hours=valid_hours, now=now, recovery=True
+        )
+        uow.revoke_participant(participant)
+        uow.withdraw_key_change(participant)
+        uow.withdraw_invitations(participant, int(now.timestamp()))
+        uow.add_invitation(
+            id=invitation.id,
+            secret_hash=invitation.secret_hash,
+            role=row.role,
+            participant=participant,
+            organisation=row.organisation,
+            expires_at=invitation.expires_at,
+            recovery_reason=reason,
+        )
+        event = log_pb2.Invited(
+            participant=participant, role=row.role, expires_at=invitation.expires_at, recovery_reason=reason
+        )
+        log.append_in(uow, [stamped("operator", log_pb2.LogEntry(invited=event))])
+    return invitation
+
+
+def _invitation(
+    config: ServerConfig, *, participant: str, role: str, valid_hours: float, now: datetime, recovery: bool = False
+) -> Invitation:
+    if not 0 < valid_hours <= MAX_VALID_HOURS:
+        raise ConfigError(f"an invitation is valid for at most {MAX_VALID_HOURS} hours, and more than 0")
+    identifier, secret = new_secret()
+    return Invitation(
+        consortium=config.consortium,
+        address=config.enrolment_address,
+        ca=config.ca().public_bytes(Encoding.DER),
+        governance_key=config.governance_key,
+        id=identifier,
+        secret=secret,
+        participant=participant,
+        role=role,
+        expires_at=int((now + timedelta(hours=valid_hours)).timestamp()),
+        recovery=recovery,
+    )
 
 
 class EnrolmentDesk:
@@ -100,8 +150,17 @@ class EnrolmentDesk:
         hashed = secret_hash(request.invitation_id, request.secret)
         with self._store.begin() as uow:
             invited = uow.redeem_invitation(request.invitation_id, hashed, int(now.timestamp()))
-            self._check_epoch_key(request, invited)
+            self._check_epoch_key(
+                invited.role,
+                invited.participant,
+                request.identity_key,
+                request.epoch_key,
+                request.epoch_key_signature,
+            )
             leaf = self._issue(public_key, invited.role, invited.participant, now)
+            if invited.recovery_reason:
+                self._replace_key(uow, request, invited, public_key)
+                return self._response(invited.participant, leaf)
             uow.add_participant(
                 id=invited.participant,
                 role=invited.role,
@@ -123,22 +182,81 @@ class EnrolmentDesk:
         enrolment.check_clock(request.at, int(now.timestamp()))
         with self._store.read() as uow:
             row = uow.participant(request.participant)
+            change = uow.pending_key_changes().get(request.participant)
         if row is None or row.revoked:
             raise IdentityError("there is no such participant", hint="ask your operator for an invitation")
-        enrolment.check_renewal(request, self._config.consortium, row.identity_key)
+        recovering = change is not None and change.reason  # the lost key is good for nothing from here on
+        expected = change.new_key if change is not None and recovering else row.identity_key
+        enrolment.check_renewal(request, self._config.consortium, expected)
+        if row.tls_key and certificates.key_hash(public_key) != row.tls_key:
+            raise IdentityError(
+                "a certificate for another TLS key than the one this identity was recovered with",
+                hint="renew with the profile's own key, or recover again",
+            )
         return self._response(row.id, self._issue(public_key, row.role, row.id, now))
 
-    def _check_epoch_key(self, request: enrolment_pb2.EnrolRequest, invited: InvitationRow) -> None:
-        if invited.role == "agent":
-            keys.verify_epoch_key(
-                request.identity_key,
-                request.epoch_key_signature,
-                self._config.consortium,
-                invited.participant,
-                request.epoch_key,
+    def rotate(self, request: enrolment_pb2.RotateRequest, now: datetime) -> enrolment_pb2.RotateResponse:
+        """Have the next membership list another key of someone enrolled. The same request again changes nothing.
+
+        Raises IdentityError (nobody, revoked, or a key that was used before), ClockError, SignatureError (one of the
+        two keys is not the sender's).
+        """
+        enrolment.check_clock(request.at, int(now.timestamp()))
+        with self._store.begin() as uow:
+            row = uow.participant(request.participant)
+            if row is None or row.revoked:
+                raise IdentityError("there is no such participant", hint="ask your operator for an invitation")
+            pending = uow.pending_key_changes().get(row.id)
+            if pending is not None and pending.reason:
+                raise IdentityError("a recovery of this identity is under way", hint="wait for the next membership")
+            enrolment.check_rotation(request, self._config.consortium, row.identity_key)
+            self._check_epoch_key(row.role, row.id, request.new_key, request.epoch_key, request.epoch_key_signature)
+            if pending is not None and pending.new_key == request.new_key:
+                return enrolment_pb2.RotateResponse()
+            uow.add_key_change(
+                row.id,
+                old_key=row.identity_key,
+                new_key=request.new_key,
+                epoch_key=request.epoch_key,
+                epoch_key_signature=request.epoch_key_signature,
+                old_signature=request.old_signature,
             )
-        elif request.epoch_key or request.epoch_key_signature:
-            raise IdentityError(f"the invitation is for the role {invited.role!r}, which has no epoch key")
+            event = log_pb2.KeyChangeAsked(participant=row.id, old_key=row.identity_key, new_key=request.new_key)
+            self._log.append_in(uow, [stamped(row.id, log_pb2.LogEntry(key_change_asked=event))])
+        return enrolment_pb2.RotateResponse()
+
+    def _replace_key(
+        self,
+        uow: UnitOfWork,
+        request: enrolment_pb2.EnrolRequest,
+        invited: InvitationRow,
+        tls_key: EllipticCurvePublicKey,
+    ) -> None:
+        """Take the new key of somebody who lost the old one; the next membership puts it in force."""
+        row = uow.participant(invited.participant)
+        assert row is not None  # noqa: S101 - whoever is recovered has enrolled, and rows are never deleted
+        reason = invited.recovery_reason
+        uow.add_key_change(
+            row.id,
+            old_key=row.identity_key,
+            new_key=request.identity_key,
+            epoch_key=request.epoch_key,
+            epoch_key_signature=request.epoch_key_signature,
+            reason=reason,
+        )
+        uow.restore_participant(row.id, certificates.key_hash(tls_key))
+        event = log_pb2.KeyChangeAsked(
+            participant=row.id, old_key=row.identity_key, new_key=request.identity_key, reason=reason
+        )
+        self._log.append_in(uow, [stamped(row.id, log_pb2.LogEntry(key_change_asked=event))])
+
+    def _check_epoch_key(
+        self, role: str, participant: str, identity_key: bytes, epoch_key: bytes, signature: bytes
+    ) -> None:
+        if role == "agent":
+            keys.verify_epoch_key(identity_key, signature, self._config.consortium, participant, epoch_key)
+        elif epoch_key or signature:
+            raise IdentityError(f"the role {role!r} has no epoch key")
 
     def _issue(self, key: EllipticCurvePublicKey, role: str, participant: str, now: datetime) -> x509.Certificate:
         peer = Peer(self._config.consortium, role, participant)
@@ -177,13 +295,22 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServicer):
         """See `EnrolmentDesk.renew`."""
         return await asyncio.to_thread(self._desk.renew, request, datetime.now(UTC))
 
+    @open_to_strangers
+    async def Rotate(  # noqa: N802 - named by the service definition
+        self,
+        request: enrolment_pb2.RotateRequest,
+        context: _Context,  # noqa: ARG002 - gRPC passes it
+    ) -> enrolment_pb2.RotateResponse:
+        """See `EnrolmentDesk.rotate`."""
+        return await asyncio.to_thread(self._desk.rotate, request, datetime.now(UTC))
+
 
 def _check_free(uow: UnitOfWork, participant: str, organisation: str) -> None:
     for row in uow.participants():
         if row.id == participant:
             raise IdentityError(
                 f"{participant!r} is enrolled already" + (" and revoked" if row.revoked else ""),
-                hint="invite under another id; an id is never given twice",
+                hint="a lost key is replaced with: cohortium-server membership recover; else invite under another id",
             )
         if row.organisation.casefold() == organisation.casefold() and row.organisation != organisation:
             raise IdentityError(

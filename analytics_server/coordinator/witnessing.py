@@ -135,11 +135,15 @@ class Witnessing:
     async def newest_of(self, institution: str) -> bytes:
         """Return the newest head that an institution has cosigned, as a note with its line; empty for none."""
         await self._store_received()
-        known = self._directory.members.get(institution)
-        if known is None:
+        if institution not in self._directory.members:
             return b""
-        key = known.identity_key
-        return await self._database.read(lambda uow: self._log.newest_cosigned_by(uow, institution, key))
+        known = self._directory.in_force().keys_of(institution)
+
+        def read(uow: UnitOfWork) -> bytes:
+            found = (self._log.newest_cosigned_by(uow, institution, key) for key in known)
+            return next((note for note in found if note), b"")
+
+        return await self._database.read(read)
 
     async def _store_received(self) -> None:
         received, self._received = self._received, {}

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from analytics_server import config as folders
 from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
-from analytics_server.governance.office import COUNCIL, FILE, FOLDER, SIGNING_KEY, stamped
+from analytics_server.governance.office import COUNCIL, FILE, FOLDER, SIGNING_KEY, VALID_DAYS, stamped
 from analytics_server.store import Store
 from protos.v1 import log_pb2
 from queries.errors import ConfigError
@@ -32,6 +32,8 @@ consortium = "{consortium}"
 minimum_cohort = {minimum_cohort}
 # How many institutions may collude with the coordinator without learning about a single other one.
 colluders = {colluders}
+# After so many days without a new membership nobody answers under the last one: a withheld revocation ends with it.
+valid_days = {valid_days}
 """
 
 
@@ -64,7 +66,9 @@ def initialise(
             _make_authorities(server, office, consortium, now, council)
             files.write_new(
                 office / FILE,
-                _TEMPLATE.format(consortium=consortium, minimum_cohort=minimum_cohort, colluders=colluders).encode(),
+                _TEMPLATE.format(
+                    consortium=consortium, minimum_cohort=minimum_cohort, colluders=colluders, valid_days=VALID_DAYS
+                ).encode(),
                 secret=False,
             )
             if council is not None:

@@ -25,6 +25,7 @@ from trust.identity.council import Council
 FOLDER = "governance"
 COUNCIL = "council.toml"
 SIGNING_KEY, FILE = "governance.key", "governance.toml"
+VALID_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Governance:
     consortium: str
     minimum_cohort: int
     colluders: int
+    valid_days: int
+    """For how long a membership holds from when it is signed."""
     key: Ed25519PrivateKey | None
     """None where a council governs: then documents are proposed, signed elsewhere, and published."""
 
@@ -70,10 +73,11 @@ def decided(path: Path, config: ServerConfig) -> Governance:
     """Read what was decided, without any key. Raises ConfigError where it is damaged or of another consortium."""
     try:
         read = tomllib.loads(files.read(path / FILE).decode())
-        governance = Governance(read["consortium"], read["minimum_cohort"], read["colluders"], None)
+        valid_days = read.get("valid_days", VALID_DAYS)
+        governance = Governance(read["consortium"], read["minimum_cohort"], read["colluders"], valid_days, None)
     except (ValueError, KeyError):
         raise ConfigError(f"{path / FILE} is damaged", hint="compare docs/operating.md") from None
-    numbers = (governance.minimum_cohort, governance.colluders)
+    numbers = (governance.minimum_cohort, governance.colluders, governance.valid_days)
     if governance.consortium != config.consortium or not all(type(n) is int and 1 <= n < 1000 for n in numbers):
         raise ConfigError(
             f"{path / FILE} does not fit consortium {config.consortium!r}", hint="compare docs/operating.md"

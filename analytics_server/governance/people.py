@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from analytics_server.audit.log import AuditLog
 from analytics_server.governance.office import stamped
 from analytics_server.store import Store
@@ -12,6 +14,8 @@ def revoke(store: Store, log: AuditLog, participant: str, reason: str) -> None:
     """Shut a participant out from its next call on; the next membership leaves it out. Raises IdentityError."""
     with store.begin() as uow:
         uow.revoke_participant(participant)
+        uow.withdraw_key_change(participant)
+        uow.withdraw_invitations(participant, int(time.time()))
         event = log_pb2.Revoked(participant=participant, reason=reason)
         log.append_in(uow, [stamped("operator", log_pb2.LogEntry(revoked=event))])
 

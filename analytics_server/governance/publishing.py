@@ -11,7 +11,7 @@ from pathlib import Path
 from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
 from analytics_server.governance.office import Governance, decided, stamped
-from analytics_server.store import Store, UnitOfWork
+from analytics_server.store import KeyChangeRow, Store, UnitOfWork
 from protos.v1 import log_pb2
 from queries import schema
 from queries.errors import ConfigError, IdentityError
@@ -20,6 +20,7 @@ from trust.identity.council import Council
 from trust.identity.dataset import PAYLOAD_TYPE as DATASET
 from trust.identity.dataset import sign_dataset, verify_dataset
 from trust.identity.membership import Institution, MembershipDocument, Person
+from trust.identity.succession import KeyChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ class Changes:
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
+    rekeyed: tuple[str, ...] = ()
+    """Who gets another identity key, by rotation or recovery."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed)
+        return bool(self.added or self.removed or self.rekeyed)
 
 
 def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
@@ -43,7 +46,7 @@ def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocum
 
 def pending(uow: UnitOfWork, config: ServerConfig) -> Changes:
     """Return how those who are enrolled and not revoked differ from the newest membership."""
-    return _changes(current_membership(uow, config), *_enrolled(uow))
+    return _changes(uow, current_membership(uow, config), *_enrolled(uow))
 
 
 def publish_membership(
@@ -97,14 +100,18 @@ def _next_payload(
 ) -> tuple[bytes | None, Changes]:
     """Return the next epoch to sign, None where nothing changes."""
     institutions, people = _enrolled(uow)
-    changes = _changes(current, institutions, people)
+    changes = _changes(uow, current, institutions, people)
     if current is None and not institutions and not people:
         raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
-    if current is not None and not changes and _says(current) == (governance.minimum_cohort, governance.colluders):
+    says = governance.minimum_cohort, governance.colluders
+    if current is not None and not changes and _says(current) == says and not _ending(current, now):
         return None, changes
+    epoch = 1 if current is None else current.epoch + 1
+    pending = uow.pending_key_changes()
+    new = [_key_change(pending[name], epoch) for name in changes.rekeyed]
     payload = membership.build(
         consortium=config.consortium,
-        epoch=1 if current is None else current.epoch + 1,
+        epoch=epoch,
         previous_hash=b"" if current is None else current.hash,
         issued_at=now,
         institutions=institutions,
@@ -113,6 +120,8 @@ def _next_payload(
         log_origin=config.log_origin,
         minimum_cohort=governance.minimum_cohort,
         colluders=governance.colluders,
+        key_changes=(*(current.key_changes if current else ()), *new),
+        valid_until=now + governance.valid_days * 86_400,
     )
     return payload, changes
 
@@ -128,7 +137,19 @@ def _enter(
         )
     uow.add_membership(document.epoch, document.hash, document.envelope)
     event = log_pb2.MembershipPublished(epoch=document.epoch, membership_hash=document.hash)
-    log.append_in(uow, [stamped("governance", log_pb2.LogEntry(membership_published=event))])
+    entries = [log_pb2.LogEntry(membership_published=event)]
+    for change in document.key_changes:
+        if change.epoch == document.epoch:
+            uow.apply_key_change(change.id, change.new_key)
+            changed = log_pb2.KeyChanged(
+                participant=change.id,
+                old_key=change.old_key,
+                new_key=change.new_key,
+                reason=change.reason,
+                epoch=change.epoch,
+            )
+            entries.append(log_pb2.LogEntry(key_changed=changed))
+    log.append_in(uow, [stamped("governance", entry) for entry in entries])
     return document
 
 
@@ -164,13 +185,27 @@ def _enter_dataset(store: Store, log: AuditLog, envelope: bytes, governance_key:
 
 
 def _enrolled(uow: UnitOfWork) -> tuple[tuple[Institution, ...], tuple[Person, ...]]:
-    rows = [row for row in uow.participants() if not row.revoked]
-    institutions = tuple(
-        Institution(row.id, row.organisation, row.identity_key, row.epoch_key, row.epoch_key_signature)
-        for row in rows
-        if row.role == "agent"
-    )
-    return institutions, tuple(Person(row.id, (row.role,), row.identity_key) for row in rows if row.role != "agent")
+    """Return who belongs to the next membership, with the keys that it gives them."""
+    pending = uow.pending_key_changes()
+    institutions, people = [], []
+    for row in uow.participants():
+        if row.revoked:
+            continue
+        change = pending.get(row.id)
+        key = row.identity_key if change is None else change.new_key
+        if row.role != "agent":
+            people.append(Person(row.id, (row.role,), key))
+        elif change is None:
+            institutions.append(Institution(row.id, row.organisation, key, row.epoch_key, row.epoch_key_signature))
+        else:
+            institutions.append(
+                Institution(row.id, row.organisation, key, change.epoch_key, change.epoch_key_signature)
+            )
+    return tuple(institutions), tuple(people)
+
+
+def _key_change(row: KeyChangeRow, epoch: int) -> KeyChange:
+    return KeyChange(row.participant, epoch, row.old_key, row.new_key, row.old_signature, row.reason)
 
 
 def _by_id(institutions: tuple[Institution, ...], people: tuple[Person, ...]) -> dict[str, Institution | Person]:
@@ -182,19 +217,30 @@ def _says(document: MembershipDocument) -> tuple[int, int]:
     return document.minimum_cohort, document.colluders
 
 
+def _ending(document: MembershipDocument, now: int) -> bool:
+    """Whether less than a third of the document's time is left."""
+    return document.valid_until - now < (document.valid_until - document.issued_at) / 3
+
+
 def _changes(
-    current: MembershipDocument | None, institutions: tuple[Institution, ...], people: tuple[Person, ...]
+    uow: UnitOfWork,
+    current: MembershipDocument | None,
+    institutions: tuple[Institution, ...],
+    people: tuple[Person, ...],
 ) -> Changes:
     before: dict[str, Institution | Person] = {}
     if current is not None:
         before = _by_id(current.institutions, current.people)
     after = _by_id(institutions, people)
-    for name in before.keys() & after.keys():
+    rekeyed = sorted(uow.pending_key_changes().keys() & after.keys())
+    for name in before.keys() & after.keys() - set(rekeyed):
         if before[name] != after[name]:
             raise IdentityError(
                 f"the store holds other keys for {name!r} than the membership that governance signed",
                 hint="nothing changes them by design: have an auditor look before anything is signed",
             )
     return Changes(
-        added=tuple(sorted(after.keys() - before.keys())), removed=tuple(sorted(before.keys() - after.keys()))
+        added=tuple(sorted(after.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - after.keys())),
+        rekeyed=tuple(rekeyed),
     )

@@ -25,7 +25,17 @@ class People:
     _connection: Connection
 
     def add_invitation(
-        self, *, id: str, secret_hash: bytes, role: str, participant: str, organisation: str, expires_at: int
+        self,
+        *,
+        id: str,
+        secret_hash: bytes,
+        role: str,
+        participant: str,
+        organisation: str,
+        expires_at: int,
+        recovery_reason: str = "",
+        service: str = "",
+        person: str = "",
     ) -> None:
         """Record an invitation. `secret_hash` is a hash: the store never sees the secret."""
         self._connection.execute(
@@ -36,6 +46,9 @@ class People:
                 participant=participant,
                 organisation=organisation,
                 expires_at=expires_at,
+                recovery_reason=recovery_reason,
+                service=service,
+                person=person,
             )
         )
 
@@ -60,7 +73,24 @@ class People:
             raise InvitationError(
                 "this invitation has been used", hint="if that was not you, tell the operator; ask for a new one"
             )
-        return InvitationRow(row.id, row.role, row.participant, row.organisation, row.expires_at)
+        return InvitationRow(
+            row.id,
+            row.role,
+            row.participant,
+            row.organisation,
+            row.expires_at,
+            row.recovery_reason,
+            row.service,
+            row.person,
+        )
+
+    def withdraw_invitations(self, participant: str, now: int) -> None:
+        """Have no open invitation for this participant redeemed any more."""
+        self._connection.execute(
+            update(t.invitation)
+            .where(t.invitation.c.participant == participant, t.invitation.c.redeemed_at.is_(None))
+            .values(redeemed_at=now)
+        )
 
     def add_participant(
         self,
@@ -72,6 +102,7 @@ class People:
         epoch_key: bytes,
         epoch_key_signature: bytes,
         certificate_serial: str,
+        service: str = "",
     ) -> None:
         """Enrol someone. Raise IdentityError where the id or the identity key is taken, also by someone revoked."""
         try:
@@ -85,6 +116,7 @@ class People:
                         epoch_key=epoch_key,
                         epoch_key_signature=epoch_key_signature,
                         certificate_serial=certificate_serial,
+                        service=service,
                     )
                 )
         except IntegrityError as error:
@@ -108,7 +140,7 @@ class People:
         """Revoke someone; again is no error. Raise IdentityError where there is no such participant."""
         done = self._connection.execute(update(t.participant).where(t.participant.c.id == id).values(revoked=1))
         if done.rowcount != 1:
-            raise IdentityError(f"there is no participant {id!r}", hint="cohortium-server membership lists them")
+            raise IdentityError(f"there is no participant {id!r}", hint="cohortium-server membership show lists them")
 
     def identify(self, id: str, name: str, contact: str) -> None:
         """Keep whom an id stands for, replacing what was kept. Raise IdentityError where nobody has enrolled as it."""
@@ -182,4 +214,6 @@ def _participant(row: Row[Any]) -> ParticipantRow:
         row.epoch_key_signature,
         row.certificate_serial,
         bool(row.revoked),
+        row.tls_key,
+        row.service,
     )

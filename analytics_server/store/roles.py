@@ -17,6 +17,8 @@ RECORDS = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership
 CHANGING = {
     "participant": "INSERT, UPDATE, DELETE",
     "identity": "INSERT, UPDATE, DELETE",
+    "identity_proof": "INSERT, UPDATE, DELETE",
+    "key_change": "INSERT, UPDATE",
     "audit_index": "INSERT, DELETE",
 }
 GUARDED = {

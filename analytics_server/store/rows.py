@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 State: TypeAlias = Literal["running", "released", "failed"]
+ChangeState: TypeAlias = Literal["pending", "published", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,12 @@ class InvitationRow:
     participant: str
     organisation: str
     expires_at: int
+    recovery_reason: str = ""
+    """Why somebody enrolled before gets another key; "" for a newcomer."""
+    service: str = ""
+    """What a service account may do (`trust.identity.service`), "" for a person or an agent."""
+    person: str = ""
+    """Whom an identity provider has to vouch for (`trust.identity.oidc`), "" for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,24 @@ class ParticipantRow:
     epoch_key_signature: bytes
     certificate_serial: str
     revoked: bool
+    tls_key: str = ""
+    """SHA-256 of the only TLS key that may connect, in hex; "" where any certificate of this id may."""
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChangeRow:
+    """An identity key that replaces another under one id. `reason` is empty for a rotation, `old_signature` else."""
+
+    participant: str
+    number: int
+    old_key: bytes
+    new_key: bytes
+    epoch_key: bytes
+    epoch_key_signature: bytes
+    old_signature: bytes
+    reason: str
+    state: ChangeState
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from analytics_server.store.log import Log
 from analytics_server.store.people import People
 from analytics_server.store.physical import Physical
 from analytics_server.store.requests import Requests
+from analytics_server.store.succession import Succession
 from queries.errors import ConfigError
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ _WRITING = 0x636F686F6C6F67
 """PostgreSQL's advisory lock of whoever writes: "coholog"."""
 
 
-class UnitOfWork(People, Requests, Log, Physical):
+class UnitOfWork(People, Succession, Requests, Log, Physical):
     """One transaction. Get one from `Store.begin` or `Store.read`; it is of no use after its `with` block."""
 
     def __init__(self, connection: Connection) -> None:

@@ -22,6 +22,9 @@ invitation = Table(
     Column("organisation", Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("redeemed_at", BigInteger),
+    Column("recovery_reason", Text, nullable=False, server_default=""),
+    Column("service", Text, nullable=False, server_default=""),
+    Column("person", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 
@@ -37,6 +40,34 @@ participant = Table(
     Column("epoch_key_signature", LargeBinary, nullable=False),
     Column("certificate_serial", Text, nullable=False),
     Column("revoked", Integer, nullable=False, server_default="0"),
+    Column("tls_key", Text, nullable=False, server_default=""),
+    Column("service", Text, nullable=False, server_default=""),
+)
+
+# Identity keys that followed each other under one id; the next membership takes up what is pending.
+key_change = Table(
+    "key_change",
+    METADATA,
+    Column("participant", Text, ForeignKey("participant.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("old_key", LargeBinary, nullable=False),
+    Column("new_key", LargeBinary, nullable=False, unique=True),
+    Column("epoch_key", LargeBinary, nullable=False),
+    Column("epoch_key_signature", LargeBinary, nullable=False),
+    Column("old_signature", LargeBinary, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What an identity provider signed of a person who enrolled, for governance to check again. It may be erased.
+identity_proof = Table(
+    "identity_proof",
+    METADATA,
+    Column("id", Text, ForeignKey("participant.id"), primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # The names behind ids, for whoever may see them. Nothing else refers to it.

@@ -48,8 +48,30 @@ class RenewRequest(_message.Message):
     at: int
     def __init__(self, participant: _Optional[str] = ..., csr: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ...) -> None: ...
 
+class RotateRequest(_message.Message):
+    __slots__ = ("participant", "new_key", "epoch_key", "epoch_key_signature", "old_signature", "proof", "at")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_KEY_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    OLD_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    new_key: bytes
+    epoch_key: bytes
+    epoch_key_signature: bytes
+    old_signature: bytes
+    proof: bytes
+    at: int
+    def __init__(self, participant: _Optional[str] = ..., new_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ..., old_signature: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ...) -> None: ...
+
+class RotateResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Invitation(_message.Message):
-    __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at")
+    __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at", "recovery")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +81,7 @@ class Invitation(_message.Message):
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     address: str
     ca: bytes
@@ -68,4 +91,5 @@ class Invitation(_message.Message):
     participant: str
     role: str
     expires_at: int
-    def __init__(self, consortium: _Optional[str] = ..., address: _Optional[str] = ..., ca: _Optional[bytes] = ..., governance_key: _Optional[bytes] = ..., invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...
+    recovery: bool
+    def __init__(self, consortium: _Optional[str] = ..., address: _Optional[str] = ..., ca: _Optional[bytes] = ..., governance_key: _Optional[bytes] = ..., invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ..., recovery: _Optional[bool] = ...) -> None: ...

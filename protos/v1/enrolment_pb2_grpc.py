@@ -44,6 +44,11 @@ class EnrolmentStub:
                 request_serializer=protos_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
                 response_deserializer=protos_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Rotate = channel.unary_unary(
+                '/cohortium.v1.Enrolment/Rotate',
+                request_serializer=protos_dot_v1_dot_enrolment__pb2.RotateRequest.SerializeToString,
+                response_deserializer=protos_dot_v1_dot_enrolment__pb2.RotateResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServicer:
@@ -62,6 +67,13 @@ class EnrolmentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rotate(self, request, context):
+        """another identity key, from the next epoch on
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +86,11 @@ def add_EnrolmentServicer_to_server(servicer, server):
                     servicer.Renew,
                     request_deserializer=protos_dot_v1_dot_enrolment__pb2.RenewRequest.FromString,
                     response_serializer=protos_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Rotate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rotate,
+                    request_deserializer=protos_dot_v1_dot_enrolment__pb2.RotateRequest.FromString,
+                    response_serializer=protos_dot_v1_dot_enrolment__pb2.RotateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +147,33 @@ class Enrolment:
             '/cohortium.v1.Enrolment/Renew',
             protos_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
             protos_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rotate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cohortium.v1.Enrolment/Rotate',
+            protos_dot_v1_dot_enrolment__pb2.RotateRequest.SerializeToString,
+            protos_dot_v1_dot_enrolment__pb2.RotateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated")
+    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated", "key_change_asked", "key_changed")
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,8 @@ class LogEntry(_message.Message):
     LOG_STARTED_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_CHANGED_FIELD_NUMBER: _ClassVar[int]
     STATED_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHANGE_ASKED_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHANGED_FIELD_NUMBER: _ClassVar[int]
     at_ms: int
     actor: str
     invited: Invited
@@ -40,7 +42,9 @@ class LogEntry(_message.Message):
     log_started: LogStarted
     identity_changed: IdentityChanged
     stated: Stated
-    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ...) -> None: ...
+    key_change_asked: KeyChangeAsked
+    key_changed: KeyChanged
+    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ...) -> None: ...
 
 class IdentityChanged(_message.Message):
     __slots__ = ("participant", "erased")
@@ -59,14 +63,16 @@ class LogStarted(_message.Message):
     def __init__(self, consortium: _Optional[str] = ..., governance_key: _Optional[bytes] = ...) -> None: ...
 
 class Invited(_message.Message):
-    __slots__ = ("participant", "role", "expires_at")
+    __slots__ = ("participant", "role", "expires_at", "recovery_reason")
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_REASON_FIELD_NUMBER: _ClassVar[int]
     participant: str
     role: str
     expires_at: int
-    def __init__(self, participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...
+    recovery_reason: str
+    def __init__(self, participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ..., recovery_reason: _Optional[str] = ...) -> None: ...
 
 class Enrolled(_message.Message):
     __slots__ = ("participant", "role", "identity_key")
@@ -85,6 +91,32 @@ class Revoked(_message.Message):
     participant: str
     reason: str
     def __init__(self, participant: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class KeyChangeAsked(_message.Message):
+    __slots__ = ("participant", "old_key", "new_key", "reason")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    OLD_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    old_key: bytes
+    new_key: bytes
+    reason: str
+    def __init__(self, participant: _Optional[str] = ..., old_key: _Optional[bytes] = ..., new_key: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class KeyChanged(_message.Message):
+    __slots__ = ("participant", "old_key", "new_key", "reason", "epoch")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    OLD_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    old_key: bytes
+    new_key: bytes
+    reason: str
+    epoch: int
+    def __init__(self, participant: _Optional[str] = ..., old_key: _Optional[bytes] = ..., new_key: _Optional[bytes] = ..., reason: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class MembershipPublished(_message.Message):
     __slots__ = ("epoch", "membership_hash")

@@ -23,7 +23,7 @@ ROLE_OPERATOR: Role
 ROLE_AGENT: Role
 
 class Membership(_message.Message):
-    __slots__ = ("consortium", "epoch", "previous_hash", "issued_at", "institutions", "people", "log_key", "log_origin", "minimum_cohort", "colluders")
+    __slots__ = ("consortium", "epoch", "previous_hash", "issued_at", "institutions", "people", "log_key", "log_origin", "minimum_cohort", "colluders", "key_changes", "valid_until")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,8 @@ class Membership(_message.Message):
     LOG_ORIGIN_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_COHORT_FIELD_NUMBER: _ClassVar[int]
     COLLUDERS_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     epoch: int
     previous_hash: bytes
@@ -44,7 +46,9 @@ class Membership(_message.Message):
     log_origin: str
     minimum_cohort: int
     colluders: int
-    def __init__(self, consortium: _Optional[str] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., issued_at: _Optional[int] = ..., institutions: _Optional[_Iterable[_Union[Institution, _Mapping]]] = ..., people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ...) -> None: ...
+    key_changes: _containers.RepeatedCompositeFieldContainer[KeyChange]
+    valid_until: int
+    def __init__(self, consortium: _Optional[str] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., issued_at: _Optional[int] = ..., institutions: _Optional[_Iterable[_Union[Institution, _Mapping]]] = ..., people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., key_changes: _Optional[_Iterable[_Union[KeyChange, _Mapping]]] = ..., valid_until: _Optional[int] = ...) -> None: ...
 
 class Institution(_message.Message):
     __slots__ = ("id", "organisation", "identity_key", "epoch_key", "epoch_key_signature")
@@ -69,3 +73,19 @@ class Person(_message.Message):
     roles: _containers.RepeatedScalarFieldContainer[Role]
     identity_key: bytes
     def __init__(self, id: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., identity_key: _Optional[bytes] = ...) -> None: ...
+
+class KeyChange(_message.Message):
+    __slots__ = ("id", "epoch", "old_key", "new_key", "old_signature", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OLD_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    OLD_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    epoch: int
+    old_key: bytes
+    new_key: bytes
+    old_signature: bytes
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., epoch: _Optional[int] = ..., old_key: _Optional[bytes] = ..., new_key: _Optional[bytes] = ..., old_signature: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...

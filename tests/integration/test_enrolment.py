@@ -154,7 +154,7 @@ def test_expired_invitation_is_refused_on_both_sides(office: Office, monkeypatch
     token = office.invite("h1", now=datetime.now(UTC) - timedelta(hours=2)).to_token()
     with pytest.raises(InvitationError, match="expired on 20"):
         enrol(token, office.folder / "h1", roles=["agent"])
-    monkeypatch.setattr(joining, "_check_usable", lambda *_: None)  # a newcomer that does not look
+    monkeypatch.setattr(joining, "check_usable", lambda *_: None)  # a newcomer that does not look
     with pytest.raises(InvitationError, match="expired"):
         enrol(token, office.folder / "h1", roles=["agent"])
     assert office.events("enrolled") == []

@@ -324,7 +324,7 @@ def test_publishing_extends_an_issuing_authority_that_ends_soon(
     with running(folder):
         enrol(invite(folder, "analyst", "ada"), tmp_path / "ada", roles=["analyst"])
     assert "issuing CA" not in run("membership", "publish", folder).stderr
-    monkeypatch.setattr(governance, "RENEW_ISSUING_BEFORE", timedelta(days=731))
+    monkeypatch.setattr(governance.founding, "RENEW_ISSUING_BEFORE", timedelta(days=731))
     assert "issuing CA was renewed" in run("membership", "publish", folder).stderr
     after = x509.load_pem_x509_certificate(path.read_bytes())
     assert after.serial_number != before.serial_number

@@ -15,7 +15,10 @@ from analytics_client.cli import app as client_app
 from analytics_server.cli import app as server_app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / page for page in ("sandbox.md", "schema.md", "training.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / page for page in ("identity.md", "sandbox.md", "schema.md", "training.md")),
+]
 APPS = {"cohortium": client_app, "cohortium-agent": agent_app, "cohortium-server": server_app}
 
 

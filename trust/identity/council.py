@@ -98,6 +98,7 @@ def describe(envelope: bytes) -> list[str]:
                 f"at least {document.minimum_cohort} institutions behind an answer, {document.colluders} may collude",
                 f"log key {keys.fingerprint(document.log_key)}",
                 *(f"  {name}, {role}, key {keys.fingerprint(key)}" for name, role, key in everyone),
+                *(_changed(change) for change in document.key_changes if change.epoch == document.epoch),
             ]
         if parsed.payload_type == DATASET:
             dataset = schema.from_bytes(parsed.payload)
@@ -105,6 +106,12 @@ def describe(envelope: bytes) -> list[str]:
     except DecodeError as error:
         raise SignatureError("what is to be signed cannot be read") from error
     raise SignatureError(f"a council signs memberships and datasets, not {parsed.payload_type[:80]!r}")
+
+
+def _changed(change: membership_pb2.KeyChange) -> str:
+    why = "rotated by itself" if change.old_signature else f"RECOVERED BY YOU: {change.reason}"
+    old, new = keys.fingerprint(change.old_key), keys.fingerprint(change.new_key)
+    return ascii(f"  {change.id}: key {old} -> {new}, {why}")[1:-1]
 
 
 def verify_governed(envelope: bytes, payload_type: str, governance_key: bytes) -> bytes:

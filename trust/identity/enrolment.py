@@ -12,6 +12,7 @@ from protos.v1 import enrolment_pb2
 from queries.errors import ClockError
 from trust.identity import keys
 from trust.identity.requests import SKEW
+from trust.identity.succession import verify_rotation
 from trust.transcript import frame, integer
 
 
@@ -33,6 +34,17 @@ def prove_renewal(request: enrolment_pb2.RenewRequest, consortium: str, key: Ed2
 def check_renewal(request: enrolment_pb2.RenewRequest, consortium: str, identity_key: bytes) -> None:
     """Raise SignatureError unless the sender holds the identity key that was enrolled."""
     keys.verify(identity_key, request.proof, _renewal(request, consortium), what="the renewal")
+
+
+def prove_rotation(request: enrolment_pb2.RotateRequest, consortium: str, new_key: Ed25519PrivateKey) -> None:
+    """Fill in the proof of a request that is otherwise complete, the old key's signature included."""
+    request.proof = new_key.sign(_rotation(request, consortium))
+
+
+def check_rotation(request: enrolment_pb2.RotateRequest, consortium: str, old_key: bytes) -> None:
+    """Raise SignatureError unless the sender holds the key in force and the one that is to follow it."""
+    verify_rotation(consortium, request.participant, old_key, request.new_key, request.old_signature)
+    keys.verify(request.new_key, request.proof, _rotation(request, consortium), what="the key rotation")
 
 
 def check_clock(theirs: int, ours: int, *, skew: int = SKEW) -> None:
@@ -63,6 +75,19 @@ def _enrolment(request: enrolment_pb2.EnrolRequest, consortium: str) -> bytes:
 
 def _renewal(request: enrolment_pb2.RenewRequest, consortium: str) -> bytes:
     return frame("renew", consortium.encode(), request.participant.encode(), request.csr, _time(request.at))
+
+
+def _rotation(request: enrolment_pb2.RotateRequest, consortium: str) -> bytes:
+    return frame(
+        "rotate",
+        consortium.encode(),
+        request.participant.encode(),
+        request.new_key,
+        request.epoch_key,
+        request.epoch_key_signature,
+        request.old_signature,
+        _time(request.at),
+    )
 
 
 def _time(at: int) -> bytes:

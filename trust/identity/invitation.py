@@ -36,6 +36,8 @@ class Invitation:
     participant: str
     role: str
     expires_at: int
+    recovery: bool = False
+    """Whether it gives another key to somebody enrolled before."""
 
     @property
     def secret_hash(self) -> bytes:
@@ -54,6 +56,7 @@ class Invitation:
             participant=self.participant,
             role=self.role,
             expires_at=self.expires_at,
+            recovery=self.recovery,
         ).SerializeToString(deterministic=True)
         framed = len(body).to_bytes(2, "big") + body + _checksum(body)
         return PREFIX + _encode(framed)
@@ -84,6 +87,7 @@ class Invitation:
             participant=message.participant,
             role=message.role,
             expires_at=message.expires_at,
+            recovery=message.recovery,
         )
 
 

@@ -17,6 +17,7 @@ from trust.identity import envelope as dsse
 from trust.identity import keys
 from trust.identity.council import verify_governed
 from trust.identity.names import check_consortium, check_organisation, check_participant
+from trust.identity.succession import KeyChange, check_changes, check_continues, retired_by_rotation
 from trust.transcript import digest
 
 PAYLOAD_TYPE = "application/vnd.cohortium.membership.v1+protobuf"
@@ -65,6 +66,9 @@ class MembershipDocument:
     log_origin: str
     minimum_cohort: int
     colluders: int
+    key_changes: tuple[KeyChange, ...]
+    valid_until: int
+    """Unix seconds, the last at which anybody may act under it; 0 for no end."""
     hash: bytes
     payload: bytes = field(repr=False)
     envelope: bytes = field(repr=False)
@@ -90,6 +94,28 @@ class MembershipDocument:
             )
         return found
 
+    def keys_of(self, participant: str) -> list[bytes]:
+        """Return the identity key in force of an institution, then those that it gave up itself, newest first.
+
+        For what it signed in the past. Raise IdentityError where this epoch has no institution of that id.
+        """
+        now = self.institution(participant).identity_key
+        return [now, *retired_by_rotation(self.key_changes, participant)]
+
+    def check_age(self, now: int) -> None:
+        """Raise IdentityError where the document is past its end: a newer one must be there, or is withheld."""
+        if self.valid_until and now > self.valid_until:
+            raise IdentityError(
+                f"the membership (epoch {self.epoch}) ended {(now - self.valid_until) // 3600} hours ago",
+                hint="governance publishes the next one (cohortium-server membership publish); "
+                "if it has, the coordinator withholds it: tell your operator",
+            )
+
+    @property
+    def identity_keys(self) -> dict[str, bytes]:
+        """The raw identity key of every participant."""
+        return {i.id: i.identity_key for i in self.institutions} | {p.id: p.identity_key for p in self.people}
+
 
 def build(
     *,
@@ -103,6 +129,8 @@ def build(
     log_origin: str,
     minimum_cohort: int,
     colluders: int,
+    key_changes: Iterable[KeyChange] = (),
+    valid_until: int = 0,
 ) -> bytes:
     """Return the payload to sign. Raises IdentityError for anything that `verify` would refuse."""
     message = membership_pb2.Membership(
@@ -114,6 +142,7 @@ def build(
         log_origin=log_origin,
         minimum_cohort=minimum_cohort,
         colluders=colluders,
+        valid_until=valid_until,
     )
     for institution in sorted(institutions, key=lambda i: i.id):
         message.institutions.add(
@@ -126,6 +155,15 @@ def build(
     for person in sorted(people, key=lambda p: p.id):
         message.people.add(
             id=person.id, roles=sorted(_ROLES[role] for role in person.roles), identity_key=person.identity_key
+        )
+    for change in key_changes:
+        message.key_changes.add(
+            id=change.id,
+            epoch=change.epoch,
+            old_key=change.old_key,
+            new_key=change.new_key,
+            old_signature=change.old_signature,
+            reason=change.reason,
         )
     payload = message.SerializeToString(deterministic=True)
     _check(_parse(payload, b""))
@@ -169,6 +207,7 @@ def verify(
             f"epoch {document.epoch} of the membership does not continue epoch {previous.epoch} as seen here",
             hint="governance signed two histories: tell your operator",
         )
+    check_continues(previous.key_changes, previous.identity_keys, document.key_changes, document.identity_keys)
     return document
 
 
@@ -194,6 +233,10 @@ def _parse(payload: bytes, envelope: bytes) -> MembershipDocument:
         log_origin=message.log_origin,
         minimum_cohort=message.minimum_cohort,
         colluders=message.colluders,
+        key_changes=tuple(
+            KeyChange(c.id, c.epoch, c.old_key, c.new_key, c.old_signature, c.reason) for c in message.key_changes
+        ),
+        valid_until=message.valid_until,
         hash=digest("membership", payload),
         payload=payload,
         envelope=envelope,
@@ -235,6 +278,9 @@ def _check(document: MembershipDocument) -> None:
     for person in document.people:
         if not person.roles or len(set(person.roles)) != len(person.roles):
             raise IdentityError(f"{person.id!r} has no role, or one twice")
+    if document.valid_until and document.valid_until <= document.issued_at:
+        raise IdentityError("the membership ends before it was signed")
+    check_changes(document.consortium, document.epoch, document.key_changes, document.identity_keys)
     _check_institutions(document)
 
 

@@ -20,12 +20,16 @@ _SPIFFE = re.compile(r"spiffe://([^/]+)/([^/]+)/([^/]+)")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One end of a connection. `serial` is its certificate's, in hex; "" where there is none yet."""
+    """One end of a connection. `serial` is its certificate's, `tls_key` SHA-256 of the key in it, both in hex.
+
+    Both are "" where there is no certificate yet.
+    """
 
     consortium: str
     role: str
     id: str
     serial: str = ""
+    tls_key: str = ""
 
     @property
     def uri(self) -> str:

@@ -6,6 +6,7 @@ stay with the coordinator, while the root's key lives in the governance folder.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,8 +14,9 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from queries.errors import IdentityError
@@ -128,7 +130,12 @@ def peer_of(certificate: x509.Certificate) -> Peer:
     if len(uris) != 1:
         raise IdentityError("this certificate names no participant of a consortium")
     peer = parse_uri(uris[0])
-    return Peer(peer.consortium, peer.role, peer.id, serial(certificate))
+    return Peer(peer.consortium, peer.role, peer.id, serial(certificate), key_hash(certificate.public_key()))
+
+
+def key_hash(key: CertificatePublicKeyTypes) -> str:
+    """Return SHA-256 of a public key's SubjectPublicKeyInfo, in hex: which key a certificate is for."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def serial(certificate: x509.Certificate) -> str:

@@ -130,7 +130,10 @@ def _round_ended(event: log_pb2.RoundEnded) -> str:
 
 _SENTENCES: dict[str, Callable[[Any], str]] = {
     "log_started": lambda e: f"started the log of {e.consortium}",
-    "invited": lambda e: f"invited {e.participant} as {e.role}",
+    "invited": lambda e: (
+        f"invited {e.participant} as {e.role}"
+        + (f" again, to replace a lost key ({e.recovery_reason})" if e.recovery_reason else "")
+    ),
     "enrolled": lambda e: f"enrolled {e.participant} as {e.role}, identity key {_short(e.identity_key)}",
     "revoked": lambda e: f"revoked {e.participant}" + (f" ({e.reason})" if e.reason else ""),
     "membership_published": lambda e: f"published membership epoch {e.epoch}, {_short(e.membership_hash)}",
@@ -150,6 +153,14 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
         f" ({'charged' if e.charged else 'nothing charged'})"
     ),
     "stated": lambda e: f"stated on its {e.about}: {e.text}" + (f" (sha256 {_short(e.subject)})" if e.subject else ""),
+    "key_change_asked": lambda e: (
+        f"asked for another key of {e.participant}: {_short(e.old_key)} -> {_short(e.new_key)}"
+        + (f" ({e.reason})" if e.reason else "")
+    ),
+    "key_changed": lambda e: (
+        f"{'replaced' if e.reason else 'took up'} the key of {e.participant}: {_short(e.old_key)} -> "
+        f"{_short(e.new_key)}, from epoch {e.epoch}" + (f" ({e.reason})" if e.reason else "")
+    ),
     "identity_changed": lambda e: f"{'erased' if e.erased else 'wrote down'} who is behind {e.participant}",
     "log_read": lambda e: f"read the log, {e.what or 'everything'}, entries {e.first} to {e.last}",
 }
