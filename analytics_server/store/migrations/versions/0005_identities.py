@@ -65,5 +65,19 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: it would forget which keys were given up."""
-    raise RuntimeError("this migration cannot be undone: it would forget which identity keys were replaced")
+    """Undo it where nothing of it was used: else lost keys would be let in again, and service accounts be people."""
+    used = op.get_bind().execute(
+        sa.text("SELECT (SELECT COUNT(*) FROM key_change) + (SELECT COUNT(*) FROM participant WHERE service <> '')")
+    )
+    if used.scalar_one():
+        raise RuntimeError("this migration cannot be undone: keys were replaced, or there are service accounts")
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("DROP TRIGGER invitation_terms")
+    else:
+        op.execute("DROP TRIGGER invitation_terms ON invitation")
+        op.execute("DROP FUNCTION cohortium_invitation_terms()")
+    op.drop_table("identity_proof")
+    op.drop_table("key_change")
+    for table, names in (("invitation", _TERMS), ("participant", ("tls_key", "service"))):
+        for name in names:
+            op.drop_column(table, name)
