@@ -109,8 +109,8 @@ def verify_request(
 ) -> VerifiedRequest:
     """Return the request if an analyst of this membership signed it for this consortium and it is fresh.
 
-    Raises SignatureError, IdentityError (no analyst, wrong consortium, a membership past its end), ClockError (expired, or from the future by more
-    than `skew` seconds), QueryError (a field no honest client would send).
+    Raises SignatureError, IdentityError (no analyst, wrong consortium, a membership past its end), ClockError (expired,
+    or from the future by more than `skew` seconds), QueryError (a field no honest client would send).
     """
     membership.check_age(now)
     claimed = _parse(dsse.unverified_payload(envelope, PAYLOAD_TYPE))
