@@ -24,7 +24,7 @@ from queries.model_answers import Sums, answer, label_of
 from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
 from queries.quantiles import tree_of
 from queries.schema import Dataset
-from queries.slots import Joint, Slot
+from queries.slots import Joint, Slot, keys_of
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -184,7 +184,9 @@ def _expected(slot: Slot, plan: Plan) -> float:
     """Return what an average row adds to a slot, as `ExpectedWidth` assumes: u has deviation 1/2."""
     if slot.kind == "bin":
         histogram = plan.histograms[slot.histogram]
-        return 1 / (histogram.bins if isinstance(histogram, Joint) else len(bins_of(histogram, plan.dataset)))
+        if isinstance(histogram, Joint):
+            return 1 / histogram.bins
+        return 1 / (len(histogram.edges) - 1 if histogram.edges else len(keys_of(histogram.column, plan.dataset)))
     share = prod(1 / len(plan.dataset.categorical(column).keys) for column, _key in slot.levels)
     factors = {"linear": (slot.column,), "square": (slot.column,) * 2}.get(slot.kind, slot.factors)
     powers = [factors.count(name) for name in set(factors)]
