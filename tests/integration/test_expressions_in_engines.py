@@ -30,8 +30,10 @@ w = { type = "integer", lower = -5, upper = 5 }
 k = { type = "category", categories = ["a", "b"] }
 """)
 TABLE = Table(DATASET)
+TIES = [50 * (1 + halves * 2.0**-38) for halves in (1, -1, -1, -1, 3, -3, 5)]  # halves of a step of y's lattice, 2^-37
 HARD = [0.0, 1e-300, 5e-324, 1e-141, 1e-139, 1e-110, -1e-300, 4.25, 100.0, 1e6, -1e6, None]
 QUESTIONS: dict[str, Builder] = {
+    "halves of a step": TABLE.agg(a=_.y.mean(), b=_.y.std()),
     "ratio": TABLE.agg(a=(_.x / (_.y + 1)).mean(), b=(_.x * _.y).std(), c=count()),
     "quotient by what may be 0": TABLE.agg(a=(_.x / _.y).clip(-50, 50).mean(), n=(_.x / _.y).clip(-50, 50).count()),
     "quotients nest": TABLE.agg(a=(1 / (_.w / _.y).clip(-9, 9)).clip(-2, 2).sum()),
@@ -51,6 +53,7 @@ QUESTIONS: dict[str, Builder] = {
 def rows() -> list[tuple[float | None, float | None, int | None, int | None]]:
     rng = np.random.default_rng(11)
     out: list[tuple[float | None, float | None, int | None, int | None]] = [(x, y, 0, 0) for x in HARD for y in HARD]
+    out += [(None, y, None, None) for y in TIES]
     for number in range(400):
         x, y = float(rng.normal(0, 3)), float(rng.uniform(-5, 105))
         w = int(rng.integers(-7, 7)) if number % 9 else None
@@ -96,8 +99,18 @@ def test_engines_agree_on_every_corner_of_floating_point(server: psycopg.Connect
             cursor.execute(sql.render(plan, "postgres").encode(), [1])
             postgres = vector(plan, [tuple(int(v or 0) for v in row) for row in cursor.fetchall()])
         assert duck.any()
-        # halves are rounded to either side: a step of 2^-36 a row
-        assert np.abs(duck - postgres).max() <= len(rows()), name
+        assert np.array_equal(duck, postgres), name
+
+
+def test_halves_are_rounded_up(tmp_path: Path) -> None:
+    plan = make_plan(TABLE.filter(_.x.isnull(), _.w.isnull(), _.k.isnull()).agg(a=_.y.mean()).build(), DATASET)
+    assert plan.scale_bits == 37
+    found = dict(zip([slot.kind for slot in plan.slots], summed(plan, tmp_path).tolist(), strict=True))
+    ties = {y for _x, y, w, _k in rows() if y in TIES and w is None}
+    assert ties == {*TIES}
+    others = [y for x, y, w, k in rows() if x is None and w is None and k is None and y is not None and y not in TIES]
+    assert not others
+    assert found["linear"] == 1 + 0 + 0 + 0 + 2 - 1 + 3
 
 
 def clipped(value: float | None, lower: float, upper: float) -> float | None:

@@ -270,9 +270,13 @@ def _complete(plan: Plan) -> tuple[tuple[str, ...], ...]:
 
 
 def _total(plan: Plan, value: exp.Expr) -> exp.Expr:
-    """The sum of a value in [-1, 1] in lattice steps; a row in which it is null adds none."""
+    """The sum of a value in [-1, 1] in lattice steps; a row in which it is null adds none.
+
+    Halves are rounded up: engines' own rounding differs, to the even number or away from 0.
+    """
     scaled = exp.Mul(this=value, expression=double(float(1 << plan.scale_bits)))
-    steps = cast("BIGINT", exp.Round(this=scaled))  # at most 2^40 and a bit, which rounds to 2^40
+    raised = exp.Add(this=scaled, expression=double(0.5))
+    steps = cast("BIGINT", exp.Floor(this=raised))  # at most 2^40 and a bit, which rounds to 2^40
     return exp.Coalesce(this=exp.Sum(this=steps), expressions=[integer(0)])
 
 

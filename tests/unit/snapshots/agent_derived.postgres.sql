@@ -172,23 +172,37 @@ SELECT
   0 AS bin,
   COUNT("ratio") AS s0,
   COALESCE(
-    SUM(CAST(ROUND("_u_ratio" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR(
+        "_u_ratio" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
+    ),
     0
   ) AS s1,
   COUNT("level") AS s2,
   COALESCE(
-    SUM(CAST(ROUND("_u_level" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR(
+        "_u_level" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
+    ),
     0
   ) AS s3,
   COALESCE(
     SUM(
-      CAST(ROUND("_u_level" * "_u_level" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)
+      CAST(FLOOR(
+        "_u_level" * "_u_level" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
     ),
     0
   ) AS s4,
   COUNT("truth") AS s5,
   COALESCE(
-    SUM(CAST(ROUND("_u_truth" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR(
+        "_u_truth" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
+    ),
     0
   ) AS s6
 FROM cells

@@ -89,8 +89,8 @@ SELECT
   COUNT(CASE WHEN NOT "chol" IS NULL AND NOT "sex" IS NULL THEN 1 END) AS s0,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN NOT "chol" IS NULL AND NOT "sex" IS NULL THEN "_u_age" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN NOT "chol" IS NULL AND NOT "sex" IS NULL THEN "_u_age" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
@@ -98,44 +98,48 @@ SELECT
   COUNT(CASE WHEN "sex" = 1 AND NOT "chol" IS NULL THEN 1 END) AS s2,
   COALESCE(
     SUM(
-      CAST(ROUND(CASE WHEN NOT "sex" IS NULL THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)
+      CAST(FLOOR(
+        CASE WHEN NOT "sex" IS NULL THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
+      ) AS BIGINT)
     ),
     0
   ) AS s3,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN NOT "chol" IS NULL AND NOT "sex" IS NULL THEN "_u_age" * "_u_age" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN NOT "chol" IS NULL AND NOT "sex" IS NULL THEN "_u_age" * "_u_age" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
   ) AS s4,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN "sex" = 1 AND NOT "chol" IS NULL THEN "_u_age" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN "sex" = 1 AND NOT "chol" IS NULL THEN "_u_age" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
   ) AS s5,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN NOT "sex" IS NULL THEN "_u_age" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN NOT "sex" IS NULL THEN "_u_age" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
   ) AS s6,
   COALESCE(
     SUM(
-      CAST(ROUND(CASE WHEN "sex" = 1 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)
+      CAST(FLOOR(
+        CASE WHEN "sex" = 1 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
+      ) AS BIGINT)
     ),
     0
   ) AS s7,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN NOT "sex" IS NULL THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN NOT "sex" IS NULL THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
@@ -143,14 +147,16 @@ SELECT
   COUNT(CASE WHEN "cp" = 1 AND NOT "chol" IS NULL THEN 1 END) AS s9,
   COALESCE(
     SUM(
-      CAST(ROUND(CASE WHEN "cp" = 1 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)
+      CAST(FLOOR(
+        CASE WHEN "cp" = 1 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
+      ) AS BIGINT)
     ),
     0
   ) AS s10,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN "cp" = 1 THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN "cp" = 1 THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0
@@ -158,14 +164,16 @@ SELECT
   COUNT(CASE WHEN "cp" = 3 AND NOT "chol" IS NULL THEN 1 END) AS s12,
   COALESCE(
     SUM(
-      CAST(ROUND(CASE WHEN "cp" = 3 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)
+      CAST(FLOOR(
+        CASE WHEN "cp" = 3 THEN "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
+      ) AS BIGINT)
     ),
     0
   ) AS s13,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        CASE WHEN "cp" = 3 THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE)
+      CAST(FLOOR(
+        CASE WHEN "cp" = 3 THEN "_u_chol" * "_u_chol" END * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)
       ) AS BIGINT)
     ),
     0

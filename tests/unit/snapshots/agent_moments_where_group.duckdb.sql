@@ -88,11 +88,23 @@ SELECT
   "_cell" AS cell,
   0 AS bin,
   COUNT(*) AS s0,
-  COALESCE(SUM(CAST(ROUND("_u_age" * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)), 0) AS s1,
-  COUNT("chol") AS s2,
-  COALESCE(SUM(CAST(ROUND("_u_chol" * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)), 0) AS s3,
   COALESCE(
-    SUM(CAST(ROUND("_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR("_u_age" * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)) AS BIGINT)
+    ),
+    0
+  ) AS s1,
+  COUNT("chol") AS s2,
+  COALESCE(
+    SUM(
+      CAST(FLOOR("_u_chol" * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)) AS BIGINT)
+    ),
+    0
+  ) AS s3,
+  COALESCE(
+    SUM(
+      CAST(FLOOR("_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)) AS BIGINT)
+    ),
     0
   ) AS s4
 FROM cells

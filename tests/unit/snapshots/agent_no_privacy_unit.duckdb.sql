@@ -23,9 +23,16 @@ SELECT
   0 AS bin,
   COUNT(*) AS s0,
   COUNT("age") AS s1,
-  COALESCE(SUM(CAST(ROUND("_u_age" * CAST(137438953472.0e0 AS DOUBLE)) AS BIGINT)), 0) AS s2,
   COALESCE(
-    SUM(CAST(ROUND("_u_age" * "_u_age" * CAST(137438953472.0e0 AS DOUBLE)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR("_u_age" * CAST(137438953472.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)) AS BIGINT)
+    ),
+    0
+  ) AS s2,
+  COALESCE(
+    SUM(
+      CAST(FLOOR("_u_age" * "_u_age" * CAST(137438953472.0e0 AS DOUBLE) + CAST(0.5e0 AS DOUBLE)) AS BIGINT)
+    ),
     0
   ) AS s3
 FROM cells

@@ -69,42 +69,58 @@ SELECT
   COUNT(DISTINCT "_person") AS s0,
   COUNT("chol") AS s1,
   COALESCE(
-    SUM(CAST(ROUND("_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR(
+        "_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
+    ),
     0
   ) AS s2,
   COALESCE(
     SUM(
-      CAST(ROUND("_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)
+      CAST(FLOOR(
+        "_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
     ),
     0
   ) AS s3,
   COALESCE(
     SUM(
-      CAST(ROUND("_u_chol" * "_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)
+      CAST(FLOOR(
+        "_u_chol" * "_u_chol" * "_u_chol" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
     ),
     0
   ) AS s4,
   COUNT(*) AS s5,
   COALESCE(
-    SUM(CAST(ROUND("_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)),
+    SUM(
+      CAST(FLOOR(
+        "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
+    ),
     0
   ) AS s6,
   COALESCE(
     SUM(
-      CAST(ROUND("_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)
+      CAST(FLOOR(
+        "_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
     ),
     0
   ) AS s7,
   COALESCE(
     SUM(
-      CAST(ROUND("_u_age" * "_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION)) AS BIGINT)
+      CAST(FLOOR(
+        "_u_age" * "_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
+      ) AS BIGINT)
     ),
     0
   ) AS s8,
   COALESCE(
     SUM(
-      CAST(ROUND(
-        "_u_age" * "_u_age" * "_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION)
+      CAST(FLOOR(
+        "_u_age" * "_u_age" * "_u_age" * "_u_age" * CAST(68719476736.0e0 AS DOUBLE PRECISION) + CAST(0.5e0 AS DOUBLE PRECISION)
       ) AS BIGINT)
     ),
     0
