@@ -99,6 +99,8 @@ class Progress:
     institutions: tuple[str, ...]
     rounds: int = 0
     """Of a training job: how many rounds are released."""
+    reason: str = ""
+    """Of a training job that waits, or tries a round again: why."""
 
 
 @dataclass(frozen=True)
@@ -433,7 +435,7 @@ class Session:
             last = progress
             rounds += progress.step in {"round", "released"}
             if on_progress is not None:
-                on_progress(Progress(progress.step, tuple(progress.institutions), rounds))
+                on_progress(Progress(progress.step, tuple(progress.institutions), rounds, progress.failure.message))
         if last is not None and last.step == "failed":
             raise _error_of(last.failure)
         if last is None or last.step != "released":

@@ -1,4 +1,7 @@
-"""The commands about training: `cohortium train`, `jobs`, `watch`, `stop`, `model`. Must not know: how jobs run."""
+"""The commands about training: `cohortium train`, `evaluate`, `jobs`, `watch`, `stop`, `model`.
+
+Must not know: how jobs run.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ import typer
 from trust.command import print_json
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from analytics_client.session import Progress
     from analytics_client.training import Trained
 
@@ -30,6 +35,11 @@ Profile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+PICTURES = (".png", ".svg", ".pdf")
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also draw coefficients or the learning curve (.png, .svg).", show_default=False),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The first digits of a job's id, as `jobs` lists it.")]
 
 
@@ -41,14 +51,16 @@ def train(
     card: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a model card (Markdown).", show_default=False)
     ] = None,
+    plot: Plot = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model by a job file, and print its coefficients with 95% intervals."""
+    """Train a model by a job file, and print it, coefficients with 95% intervals."""
     from analytics_client import job_file, render, render_models
     from analytics_client.session import connect
     from queries.errors import CohortiumError
 
+    _check_picture(plot)
     asked = job_file.load(file)
     with connect(profile) as session:
         if explain:
@@ -67,6 +79,42 @@ def train(
                 typer.echo(line, err=True)
             raise
     _print(model, card, as_json=as_json)
+    if plot is not None:
+        _draw(model.plot, plot)
+
+
+@app.command()
+def evaluate(
+    job: JobId,
+    *,
+    epsilon: Annotated[float | None, typer.Option(help="What it may cost; or --rho.", show_default=False)] = None,
+    rho: Annotated[float | None, typer.Option(help="What it may cost, in zCDP.", show_default=False)] = None,
+    purpose: Annotated[str, typer.Option(help="What for; policies decide by it.")] = "exploration",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw the calibration.", show_default=False)
+    ] = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the model that a job has reached, on the persons that it held out: accuracy, AUC, RMSE and so on."""
+    from analytics_client import render, render_models
+    from analytics_client.session import connect
+    from queries.errors import CohortiumError
+
+    _check_picture(plot)
+    with connect(profile) as session:
+        try:
+            found = session.evaluate(session.model(job), epsilon=epsilon, rho=rho, purpose=purpose)
+        except CohortiumError as error:
+            for line in render.refusal_lines(error):
+                typer.echo(line, err=True)
+            raise
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        render.stdout().print(render_models.evaluation_table(found))
+    if plot is not None:
+        _draw(found.plot, plot)
 
 
 @app.command()
@@ -110,15 +158,41 @@ def model(
     card: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a model card (Markdown).", show_default=False)
     ] = None,
+    plot: Plot = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
     """Print the model that a job has reached, verified against the audit log."""
     from analytics_client.session import connect
 
+    _check_picture(plot)
     with connect(profile) as session:
         found = session.model(job)
     _print(found, card, as_json=as_json)
+    if plot is not None:
+        _draw(found.plot, plot)
+
+
+def _check_picture(path: Path | None) -> None:
+    """Raise ConfigError where a picture could not be written: before anything is asked."""
+    from analytics_client.result import check_writable
+    from queries.errors import ConfigError
+
+    if path is None:
+        return
+    if path.suffix.lower() not in PICTURES:
+        raise ConfigError(f"{path.name} is no picture", hint=f"one of {', '.join(PICTURES)}")
+    check_writable(path)
+
+
+def _draw(draw: Callable[[], Axes], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure: Any = draw().get_figure(root=True)
+    try:
+        figure.savefig(path, dpi=150)
+    finally:
+        pyplot.close(figure)
 
 
 def _print(model: Trained, card: Path | None, *, as_json: bool) -> None:
@@ -144,6 +218,7 @@ def _rounds_shown(rounds: Any) -> Iterator[Callable[[Progress], None] | None]:
 
         def show(progress: Progress) -> None:
             who = f" by {', '.join(progress.institutions)}" if progress.institutions else ""
-            status.update(f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}: {progress.step}{who}")
+            why = f": {progress.reason}" if progress.reason else ""
+            status.update(f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}: {progress.step}{who}{why}")
 
         yield show

@@ -332,6 +332,47 @@ def opt_out(
 
 
 @app.command()
+def jobs(folder: Folder, json: Json = False) -> None:
+    """List the training jobs that this institution takes or took part in, those that run first."""
+    from analytics_client.agent.ledger import Ledger
+
+    with Ledger.read(folder / LEDGER) as book:
+        found = book.jobs()
+    if json:
+        record = [{name: getattr(job, name) for name in job.__slots__} | {"id": job.id.hex()} for job in found]
+        print_json(record)
+        return
+    for job in found:
+        state = job.reason or f"runs, until {_when(job.expires_at)} UTC at most"
+        typer.echo(
+            f"{job.id.hex()[:12]}  {job.analyst} on {job.dataset}: {job.used} of {job.slots} paid rounds,"
+            f" rho {job.rho_nano / 1e9:g}\n    {state}"
+        )
+    if not found:
+        typer.echo("No training job was taken part in yet.")
+
+
+@app.command()
+def stop(
+    folder: Folder,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="As `jobs` lists it; its beginning will do.")],
+    *,
+    reason: Reason,
+) -> None:
+    """Take no further part in a training job: it goes on without this institution if enough others are left.
+
+    What it did not use returns to the budget at once. The analyst and the consortium's log are told the reason.
+    """
+    from analytics_client.agent.ledger import Ledger
+
+    with Ledger.read(folder / LEDGER) as book:
+        stopped = book.stop_job(job, reason)
+    typer.echo(
+        f"Stopped: job {stopped.id.hex()[:12]} of {stopped.analyst}, after {stopped.used} of {stopped.slots} rounds."
+    )
+
+
+@app.command()
 def approve(folder: Folder, question: Question, *, reason: Reason) -> None:
     """Approve a question that waits: it is answered once, when the analyst asks it again within a week."""
     _decide(folder, question, reason, approve=True)

@@ -292,6 +292,26 @@ class Ledger:
         with self.transaction() as connection:
             return _end_job(connection, job_id, reason)
 
+    def stop_job(self, digits: str, reason: str) -> JobEntry:
+        """End the running job whose id begins with `digits`, because a steward says so; the consortium's log tells why.
+
+        No further round of it is answered here, and what it did not use returns. Raise ConfigError where there is no
+        such job, or no reason of one line.
+        """
+        words = care.checked_reason(reason)
+        with self.transaction() as connection:
+            found = jobs.begins_with(connection, digits)
+            if len(found) != 1:
+                raise ConfigError(
+                    f"{'no running job' if not found else 'more than one running job'} begins with {digits[:64]!r}",
+                    hint="cohortium-agent jobs DIR lists them",
+                )
+            row = found[0]
+            _end_job(connection, row.id, f"{jobs.STOPPED}: {words}")
+            text = f"job {row.id.hex()[:12]} of {row.analyst} on {row.dataset} was {jobs.STOPPED}: {words}"
+            care.state(connection, text, about="job", subject=row.id)
+            return next(entry for entry in jobs.entries(connection) if entry.id == row.id)
+
     def end_expired_jobs(self) -> None:
         """End the jobs whose time is over."""
         with self.transaction() as connection:

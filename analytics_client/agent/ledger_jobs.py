@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from analytics_client.agent import ledger_file as file
 from analytics_client.agent.ledger_file import dump, job, job_request, load, request
 from queries.accounting import Curve
-from queries.errors import ProtocolViolation, RoundError
+from queries.errors import PolicyDenied, ProtocolViolation, RoundError
+
+STOPPED = "stopped by a steward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,20 @@ class JobEntry:
 
 
 def known(connection: sa.Connection, hold: JobHold, dataset: str, analyst: str) -> bool:
-    """Return whether the job is held already. Raise ProtocolViolation where it differs, RoundError where it ended."""
+    """Return whether the job is held already.
+
+    Raise ProtocolViolation where it differs, PolicyDenied where a steward stopped it, RoundError where it ended.
+    """
     row = connection.execute(file.FIND_JOB, {"job_id": hold.id}).first()
     if row is None:
         return False
     stated = (hold.digest, dataset, analyst, hold.slots, dump(hold.charge), hold.rho_nano, hold.expires_at)
     if (row.digest, row.dataset, row.analyst, row.slots, row.cost, row.rho_nano, row.expires_at) != stated:
         raise ProtocolViolation("another job was seen under this request id", party="coordinator")
+    if row.ended and row.reason.startswith(STOPPED):
+        raise PolicyDenied(
+            f"this job was {row.reason}", rule="stopped", hint="ask the steward; the others may go on without them"
+        )
     if row.ended:
         raise RoundError(f"this job has ended here: {row.reason}", hint="sign a new one; it is charged anew")
     return True
@@ -95,6 +104,12 @@ def end(connection: sa.Connection, job_id: bytes, reason: str) -> tuple[Any, Cur
     # What the division of rho leaves over is given back with the rounds that are not used.
     rest = row.rho_nano - (row.slots - unused) * (row.rho_nano // row.slots)
     return row, Curve(tuple(unused * nano for nano in each)), rest
+
+
+def begins_with(connection: sa.Connection, digits: str) -> list[Any]:
+    """Return the rows of the running jobs whose id begins with these hexadecimal digits; none for no digits."""
+    rows = connection.execute(sa.select(job).where(job.c.ended == 0))
+    return [row for row in rows if digits and row.id.hex().startswith(digits.lower())]
 
 
 def expired(connection: sa.Connection, now: int) -> list[bytes]:

@@ -27,7 +27,7 @@ from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
-from analytics_client.agent.training import JobStep, charge_of, row_salt, step_of
+from analytics_client.agent.training import JobStep, charge_of, check_cohort, row_salt, step_of
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import (
     CohortiumError,
@@ -250,6 +250,7 @@ class Responder:
             )
         served, plan = self._plan(verified)
         step = step_of(announce, plan)
+        check_cohort(plan, parameters.invited)
         if step is not None:
             self._ledger.end_expired_jobs()
             decision.slot, decision.model_hash = step.slot, step.model_hash

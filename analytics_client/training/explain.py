@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import ceil, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,13 @@ SMALLEST_COHORT = 3
 
 @dataclass(frozen=True)
 class JobExplanation:
-    """What a job would disclose, cost and be worth if `institutions` were asked now."""
+    """What a job would disclose, cost and be worth if `institutions` were asked now, `asked` of them in each round."""
 
     plan: JobPlan
     noise: NoiseShape
     cost: Cost
     institutions: tuple[str, ...]
+    asked: int
     threshold: int
     colluders: int
 
@@ -48,14 +49,14 @@ class JobExplanation:
     @property
     def bytes_per_round(self) -> int:
         """What each institution uploads a round."""
-        lanes = lanes_of(self.plan, self.noise, len(self.institutions))
+        lanes = lanes_of(self.plan, self.noise, self.asked)
         return lanes.elements(self.plan.length) * lanes.ring_bits // 8
 
     @property
     def deviation(self) -> float:
         """Standard deviation of a round's noise in each number, in units of one row's largest contribution."""
         unit = 2.0 ** (self.plan.scale_bits + self.noise.refine_bits)
-        return sqrt(float(self.noise.total_variance(len(self.institutions)))) / unit
+        return sqrt(float(self.noise.total_variance(self.asked))) / unit
 
     def coefficient_error(self, persons: int = ASSUMED_PERSONS) -> float:
         """Return roughly what the noise alone adds to a coefficient: half a 95% interval, on the unit scale.
@@ -106,8 +107,8 @@ class JobExplanation:
         how = self.plan.job.gradual
         if how is None:
             return None
-        many = how.batch if how.method == "sgd" else len(self.institutions)
-        total = self.noise.total_variance(len(self.institutions)) * self.plan.length
+        many = how.batch if how.method == "sgd" else self.asked
+        total = self.noise.total_variance(self.asked) * self.plan.length
         return sqrt(float(total)) / 2.0**self.noise.refine_bits / self.plan.row_norm / many
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -138,7 +139,8 @@ class JobExplanation:
         if self.warning:
             yield "warning", self.warning
         yield "costs", f"{self.cost} in all; rounds that are not used are given back"
-        yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}"
+        some = "" if self.asked == len(self.institutions) else f", {self.asked} of them in each round, drawn anew"
+        yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}{some}"
         yield "needs", f"{self.threshold} of them to the end of each round"
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +158,7 @@ class JobExplanation:
             "warning": self.warning,
             "cost": {"epsilon": self.cost.epsilon, "rho": self.cost.rho, "delta": self.cost.delta},
             "institutions": list(self.institutions),
+            "asked": self.asked,
             "threshold": self.threshold,
             "colluders": self.colluders,
         }
@@ -169,14 +172,19 @@ class JobExplanation:
 
 def explain_job(plan: JobPlan, cost: Cost, *, institutions: tuple[str, ...], colluders: int) -> JobExplanation:
     """Return the explanation of a job. Raise QuorumError where too few institutions serve the dataset for any round."""
+    named, fraction = plan.job.institutions, plan.job.fraction
+    if named:
+        institutions = tuple(name for name in institutions if name in named)
     if len(institutions) < SMALLEST_COHORT:
+        who = f"{len(institutions)} institutions{' of those that the job names' if named else ''}"
         raise QuorumError(
-            f"only {len(institutions)} institutions serve {plan.dataset.name!r} now; a job needs {SMALLEST_COHORT}",
+            f"only {who} serve {plan.dataset.name!r} now; a job needs {SMALLEST_COHORT}",
             hint="cohortium datasets shows who serves what",
         )
-    threshold = default_threshold(len(institutions))
-    noise = plan.noise(plan.rho_nano, threshold=threshold, colluders=colluders, invited=len(institutions))
-    return JobExplanation(plan, noise, cost, institutions, threshold, colluders)
+    asked = max(SMALLEST_COHORT, ceil((fraction or 1) * len(institutions) - 1e-9))
+    threshold = default_threshold(asked)
+    noise = plan.noise(plan.rho_nano, threshold=threshold, colluders=colluders, invited=asked)
+    return JobExplanation(plan, noise, cost, institutions, asked, threshold, colluders)
 
 
 def cost_of_job(plan: JobPlan) -> Cost:

@@ -70,6 +70,9 @@ def verify_rounds(
         )
         if diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
             raise _violation("released rounds of a job out of their order")
+        named = set(plan.job.institutions)
+        if named and not set(release.survivors) <= named:
+            raise _violation("asked institutions that the job does not name")
         if release.model_hash:
             own = plan.encode_model(course.theta)
             if model_hash(own) != release.model_hash:

@@ -7,10 +7,12 @@ what sums mean, how requests end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
+from random import SystemRandom
 
 import structlog
 
@@ -24,6 +26,7 @@ from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, R
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
 from queries.errors import QuorumError
+from queries.training.plan import JobPlan
 from trust.identity.requests import VerifiedRequest
 from trust.lanes import lanes_of
 from trust.question import AnyPlan
@@ -149,8 +152,12 @@ class Asking:
         membership = self._tools.directory.in_force()
         verified, plan = self._checked.verified, self._checked.plan
         members = {i: m for i, m in self._tools.directory.members.items() if i not in self._excluded}
+        if isinstance(plan, JobPlan) and plan.job.institutions:
+            members = {i: m for i, m in members.items() if i in plan.job.institutions}
         invited = self._tools.hub.serving(verified.dataset, verified.schema_hash, members)
         need = max(SMALLEST_COHORT, verified.minimum_cohort, membership.minimum_cohort)
+        if isinstance(plan, JobPlan):
+            invited = drawn(invited, {i: members[i].organisation for i in invited}, plan.job.fraction, need)
         organisations = {members[i].organisation for i in invited}
         if len(organisations) < need:
             raise QuorumError(
@@ -202,6 +209,23 @@ class Asking:
         for member in self._round.to_be_told:
             if connection := self._tools.hub.get(member):
                 connection.send(agent_pb2.ToAgent(closed=message))
+
+
+def drawn(serving: tuple[str, ...], organisations: Mapping[str, str], fraction: float, need: int) -> tuple[str, ...]:
+    """Return the share `fraction` of the institutions, at random, sorted; all for 0 or 1.
+
+    Never so few that less than `need` organisations are among them, as long as there are so many.
+    """
+    if not 0 < fraction < 1:
+        return serving
+    order = SystemRandom().sample(serving, len(serving))
+    enough = ceil(fraction * len(serving) - 1e-9)
+    chosen: list[str] = []
+    for institution in order:
+        if len(chosen) >= enough and len({organisations[i] for i in chosen}) >= need:
+            break
+        chosen.append(institution)
+    return tuple(sorted(chosen))
 
 
 def ended(round_: Round, outcome: str) -> log_pb2.LogEntry:

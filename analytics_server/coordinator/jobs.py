@@ -118,6 +118,7 @@ class _Job:
         self._tools = tools
         self._stopped = asyncio.Event()
         self._reason = ""
+        self._waits_for = ""
 
     def stop(self, reason: str) -> None:
         self._reason = reason
@@ -160,7 +161,7 @@ class _Job:
                 slot, free_failures = slot + used, 0 if used else free_failures + 1
                 await self._pause(free_failures)
                 continue
-            number, slot, free_failures = number + 1, slot + 1, 0
+            number, slot, free_failures, self._waits_for = number + 1, slot + 1, 0, ""
             progress, release = await self._release(job, sums, last=number == self._plan.job.rounds)
             self._asking.close("released")
             if number < self._plan.job.rounds:
@@ -189,6 +190,12 @@ class _Job:
         error = failure.error if isinstance(failure, RoundFailed) else failure
         round_ = self._asking.latest
         if round_ is None:  # too few are connected: nobody was asked
+            if error.message != self._waits_for:
+                self._waits_for = error.message
+                waiting = failure_of(self.verified.request_id, error).failure
+                self._live.report(
+                    analyst_pb2.Progress(request_id=self.verified.request_id, step="waiting", failure=waiting)
+                )
             return 0
         used_before = type(error) is RoundError  # an institution answered this slot to a coordinator that then stopped
         if not isinstance(error, RoundError):

@@ -19,7 +19,7 @@ from queries.errors import CohortiumError, ProtocolViolation, SignatureError
 from trust.identity import keys
 from trust.transcript import frame
 
-ABOUT = frozenset({"policy", "ledger", "approval"})
+ABOUT = frozenset({"policy", "ledger", "approval", "job"})
 MAX_TEXT = 600
 logger = structlog.get_logger("cohortium.coordinator")
 

@@ -73,6 +73,12 @@ def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
     return JobStep(announce.job.slot, theta, name)
 
 
+def check_cohort(plan: AnyPlan, invited: tuple[str, ...]) -> None:
+    """Raise QueryError where a round asks an institution that its job does not name."""
+    if isinstance(plan, JobPlan) and plan.job.institutions and not set(invited) <= set(plan.job.institutions):
+        raise QueryError("the round asks institutions that the job does not name")
+
+
 def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) -> Charge:
     """Return what is to be charged: a query's whole cost, or one round out of what its job holds."""
     if step is None or not isinstance(plan, JobPlan):
