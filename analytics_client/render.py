@@ -38,6 +38,11 @@ def number(value: float, decimals: int) -> str:
     return text.lstrip("-") if not text.strip("-0.,") else text
 
 
+def percent(share: float) -> str:
+    """Return a share in percent; nothing where there is none."""
+    return f"{100 * share:.0f}%" if isfinite(share) else ""
+
+
 def grid(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", notes: Sequence[str] = ()
 ) -> RenderableType:
@@ -59,17 +64,17 @@ def grid(
 
 def result_table(result: Result) -> RenderableType:
     """Return an answer with its intervals."""
-    from analytics_client.result import flat_names, flat_values
+    from analytics_client.result import counts_sampling, flat_names, flat_values
 
-    columns = list(result.table.keys)
+    columns, shares = list(result.table.keys), counts_sampling(result.table)
     for name in flat_names(result.table):
-        columns += [f">{name}", "95% interval"]
+        columns += [f">{name}", "95% interval", *([">of it noise"] if shares else [])]
     rows = []
     for row in result.rows:
         cells = list(row.keys)
         for estimate in flat_values(row):
             value, low, high = compact(estimate.value, estimate.low, estimate.high)
-            cells += [value, f"{low} … {high}"]
+            cells += [value, f"{low} … {high}", *([percent(estimate.noise_share)] if shares else [])]
         rows.append(cells)
     notes = [result.participants, f"{result.cost} · {result.logged}"]
     return grid(columns, rows, title=f"{result.dataset}: {result.question}", notes=notes)

@@ -17,9 +17,9 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analytics_client.render import compact
+from analytics_client.render import compact, percent
 from queries.errors import ConfigError
-from queries.estimate import BinEstimate, Estimate, Row, Table
+from queries.estimate import ARRAYS, BinEstimate, Estimate, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ class Result:
         return json.dumps(self.to_dict(), indent=2)
 
     def to_csv(self) -> str:
-        """Return one line a row: keys, then value, standard error and interval of every output."""
+        """Return one line a row: keys, then value, standard error, interval and noise share of every output."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self._header())
@@ -144,18 +144,18 @@ class Result:
         return out.getvalue()
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a frame with the columns of `to_csv`: for an output n they are n, n_se, n_low and n_high."""
+        """Return a frame with the columns of `to_csv`: for an output n they are n, n_se, n_low, n_high and n_noise."""
         import pandas as pd
 
         return pd.DataFrame(list(self._cells()), columns=self._header())
 
     def _header(self) -> list[str]:
-        suffixes = ("", "_se", "_low", "_high")
+        suffixes = ("", "_se", "_low", "_high", "_noise")
         return [*self.table.keys, *(f"{name}{suffix}" for name in flat_names(self.table) for suffix in suffixes)]
 
     def _cells(self) -> Iterator[list[str | float]]:
         for row in self.rows:
-            numbers = (n for e in flat_values(row) for n in (e.value, e.standard_error, e.low, e.high))
+            numbers = (getattr(each, name) for each in flat_values(row) for name in ARRAYS)
             yield [*row.keys, *numbers]
 
     def __str__(self) -> str:
@@ -165,8 +165,9 @@ class Result:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.table.keys)
-        head += "".join(f"<th>{html.escape(name)}</th><th>95% interval</th>" for name in flat_names(self.table))
-        body = "".join(f"<tr>{_html_row(row)}</tr>" for row in self.rows)
+        share = "<th>of it noise</th>" if counts_sampling(self.table) else ""
+        head += "".join(f"<th>{html.escape(name)}</th><th>95% interval</th>{share}" for name in flat_names(self.table))
+        body = "".join(f"<tr>{_html_row(row, shares=share != '')}</tr>" for row in self.rows)
         notes = f"{self.participants}. {self.cost}. {self.logged}."
         return (
             f"<table><caption>{html.escape(self.question)}</caption><thead><tr>{head}</tr></thead>"
@@ -228,6 +229,11 @@ def flat_names(table: Table) -> Sequence[str]:
     return names
 
 
+def counts_sampling(table: Table) -> bool:
+    """Return whether any error is more than the noise: then it is worth showing how much of it is."""
+    return any(bool((output.noise_share < 1).any()) for output in table.outputs)
+
+
 def flat_values(row: Row) -> Iterator[Estimate]:
     """Yield the numbers of a row in the order of `flat_names`."""
     for value in row.values:
@@ -250,19 +256,15 @@ def _bin(part: BinEstimate) -> dict[str, Any]:
 
 
 def _number(value: Estimate) -> dict[str, float | None]:
-    numbers = {
-        "value": value.value,
-        "standard_error": value.standard_error,
-        "low": value.low,
-        "high": value.high,
-    }
-    # JSON knows no infinity: an unbounded side of an interval is null
+    numbers = {name: getattr(value, name) for name in ARRAYS}
+    # JSON knows no infinity and no NaN: an unbounded side of an interval is null
     return {name: number if isfinite(number) else None for name, number in numbers.items()}
 
 
-def _html_row(row: Row) -> str:
+def _html_row(row: Row, *, shares: bool) -> str:
     cells = "".join(f"<td>{html.escape(key)}</td>" for key in row.keys)
     for number in flat_values(row):
         value, low, high = compact(number.value, number.low, number.high)
         cells += f'<td style="text-align:right">{value}</td><td>{low} … {high}</td>'
+        cells += f"<td>{percent(number.noise_share)}</td>" if shares else ""
     return cells

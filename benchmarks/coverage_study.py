@@ -25,7 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +114,7 @@ def _by_run(output: Output) -> Output:
     """Return an output with a row for each run, which a table of a lone output with bins lays out long."""
     if not output.bins or output.value.ndim > 1:
         return output
-    fields = ("value", "standard_error", "low", "high")
-    return replace(output, **{name: getattr(output, name).reshape(-1, len(output.bins)) for name in fields})
+    return output.mapped(lambda array: array.reshape(-1, len(output.bins)))
 
 
 def covered(name: str, low: Floats, high: Floats, truth: Floats | float, whole: float) -> Finding:

@@ -7,11 +7,11 @@ docs/privacy.md. Must not know: data, how noise was drawn, pandas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import erfc, prod, sqrt
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[Floats, Floats, Floats]  # value, low, high
 
 
+ARRAYS = ("value", "standard_error", "low", "high", "noise_share")
+"""What is known of every number: the fields of an `Estimate`, and the arrays of an `Output`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """One number of an answer; `low` and `high` are its 95% interval.
@@ -40,12 +44,15 @@ class Estimate:
     Counts and sums are unbiased and not clamped: a count may be negative. Means, variances and standard deviations stay
     within what the column's public bounds allow; where the noise leaves no information their interval is all of it.
     `standard_error` is the noise's standard deviation (counts, sums), else half the interval's width over 1.96.
+    `noise_share` is how much of its square is noise: all of it, 1, but for models, effects and curves whose interval
+    counts in the sampling of patients; NaN for a statistic or p-value, which has no error.
     """
 
     value: float
     standard_error: float
     low: float
     high: float
+    noise_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +90,23 @@ class Output:
     low: Floats
     high: Floats
     bins: tuple[Bin, ...] = ()
+    noise_share: Floats = field(default_factory=lambda: np.ones(()))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_share", np.broadcast_to(self.noise_share, self.value.shape))
+
+    def mapped(self, change: Callable[[Floats], Floats]) -> Output:
+        """Return the output with all its arrays passed through a function that selects or lays out anew."""
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ARRAYS}
+        return replace(self, **changed)
 
     def at(self, row: int) -> Estimate | tuple[BinEstimate, ...]:
         """Return this output of one row."""
-        parts = (self.value[row], self.standard_error[row], self.low[row], self.high[row])
+        parts = tuple(getattr(self, name)[row] for name in ARRAYS)
         if self.value.ndim == 1:
             return Estimate(*map(float, parts))
         lists = (part.tolist() for part in parts)
-        return tuple(BinEstimate(each, Estimate(*four)) for each, *four in zip(self.bins, *lists, strict=True))
+        return tuple(BinEstimate(each, Estimate(*five)) for each, *five in zip(self.bins, *lists, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,14 +221,7 @@ def bins_of(histogram: ir.Histogram, dataset: Dataset) -> tuple[Bin, ...]:
 def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Output, column: str) -> Table:
     """Lay out a lone histogram with one row for each group and bin."""
     rows = tuple((*cell, each.label) for cell in cells for each in output.bins)
-    flat = Output(
-        output.name,
-        output.value.reshape(-1),
-        output.standard_error.reshape(-1),
-        output.low.reshape(-1),
-        output.high.reshape(-1),
-        output.bins,
-    )
+    flat = output.mapped(lambda array: array.reshape(-1))
     return Table((*keys, f"{column}_bin" if column in keys else column), rows, (flat,))
 
 
@@ -259,7 +268,8 @@ def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, noise: Floats) 
     if not label_of(node):
         return Output(name, value[:, 0], error[:, 0], low[:, 0], high[:, 0])
     bins = tuple(Bin(part.label, part.lower, part.upper) for part in parts)
-    return Output(name, value, error, low, high, bins)
+    shares = np.stack([np.broadcast_to(part.noise_share, part.value.shape) for part in parts], axis=1)
+    return Output(name, value, error, low, high, bins, shares)
 
 
 def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, noise: Floats) -> Interval:

@@ -6,7 +6,7 @@ request. Must not know: SQL text, data, noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,7 @@ class Finish:
             _values, ranks = np.unique(cells, return_inverse=True)
             rows = rows[np.argsort(-ranks if order.descending else ranks, kind="stable")]
         rows = rows[: self.limit]
-        outputs = tuple(
-            replace(o, value=o.value[rows], standard_error=o.standard_error[rows], low=o.low[rows], high=o.high[rows])
-            for o in table.outputs
-        )
+        outputs = tuple(output.mapped(lambda array: array[rows]) for output in table.outputs)
         return Table(table.keys, tuple(table.row_keys[row] for row in rows.tolist()), outputs)
 
 

@@ -24,7 +24,10 @@ from queries.slots import ONE, Slot, Term, slot_of, times
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One number of an output in every cell; arrays are (cells,). `lower` and `upper` bound a bin of time."""
+    """One number of an output in every cell; arrays are (cells,). `lower` and `upper` bound a bin of time.
+
+    `noise_share` is how much of the error's variance is noise: all of it where an interval is about the pooled rows.
+    """
 
     label: str
     value: Floats
@@ -33,6 +36,7 @@ class Part:
     high: Floats
     lower: float | None = None
     upper: float | None = None
+    noise_share: Floats | float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,11 +101,12 @@ def answer(node: ir.Model, sums: Sums, histogram: int = 0) -> tuple[Part, ...]: 
 
 def _curve(edges: tuple[float, ...], curve: survival.Curve) -> tuple[Part, ...]:
     arrays = zip(curve.value.T, curve.standard_error.T, curve.low.T, curve.high.T, strict=True)
+    shares = curve.noise_share.T
     labels = [f"[{lower:.12g}, {upper:.12g})" for lower, upper in pairwise(edges)]
     labels[-1] = labels[-1][:-1] + "]"
     return tuple(
-        Part(label, *each, lower, upper)
-        for label, each, (lower, upper) in zip(labels, arrays, pairwise(edges), strict=True)
+        Part(label, *each, lower, upper, share)
+        for label, each, (lower, upper), share in zip(labels, arrays, pairwise(edges), shares, strict=True)
     )
 
 
@@ -225,7 +230,8 @@ def _linear_model(node: ir.LinearModel, sums: Sums) -> tuple[Part, ...]:
     for number, term in enumerate(terms):
         offset = mid if term == ONE else 0.0
         value, low, high = (offset + side[:, number] for side in (fit.coefficients, fit.low, fit.high))
-        parts.append(Part(_term_name(term), value, fit.standard_error[:, number], low, high))
+        share = fit.noise_share[:, number]
+        parts.append(Part(_term_name(term), value, fit.standard_error[:, number], low, high, noise_share=share))
     rows_error = np.full_like(fit.rows, sqrt(noise[design.normal[0, 0]]))
     parts.append(_normal("rows", fit.rows, rows_error))
     parts.append(_normal("residual_df", fit.freedom, rows_error))
@@ -303,8 +309,8 @@ def _test(outcome: hypotheses.Outcome, effect: str = "", offset: float = 0.0) ->
     """Return a test's numbers: exact functions of what was released, so without intervals but for the effect's."""
     none = np.zeros_like(outcome.statistic)
     named = {"statistic": outcome.statistic, "df": outcome.freedom, "p_value": outcome.p_value}
-    parts = [Part(label, value, none, value, value) for label, value in named.items()]
-    if outcome.effect is not None and outcome.effect_half is not None:
+    parts = [Part(label, value, none, value, value, noise_share=np.nan) for label, value in named.items()]
+    if outcome.effect is not None and outcome.effect_half is not None and outcome.noise_share is not None:
         value, half = outcome.effect + offset, outcome.effect_half
-        parts.append(Part(effect, value, half / Z95, value - half, value + half))
+        parts.append(Part(effect, value, half / Z95, value - half, value + half, noise_share=outcome.noise_share))
     return tuple(parts)

@@ -25,7 +25,8 @@ class Outcome:
     """The result of a test in every cell, each (cells,). `p_value` is 1 and `statistic` 0 where nothing can be told.
 
     `effect` is what a t test is about, a mean or a difference of means, and `effect_half` half the width of its 95%
-    interval, which counts in sampling and noise; infinite where nothing can be told.
+    interval, which counts in sampling and noise; infinite where nothing can be told. `noise_share` is how much of the
+    effect's variance is noise.
     """
 
     statistic: Floats
@@ -33,6 +34,7 @@ class Outcome:
     p_value: Floats
     effect: Floats | None = None
     effect_half: Floats | None = None
+    noise_share: Floats | None = None
 
 
 def mean_of_one(count: Floats, total: Floats, square: Floats, noise: Floats) -> Outcome:
@@ -48,7 +50,7 @@ def mean_of_one(count: Floats, total: Floats, square: Floats, noise: Floats) -> 
     spread = np.maximum(spread, 0.0)
     variance = spread + noise[:, 1]
     doubt = 2 * spread**2 / (rows - 1) + noise[:, 2]
-    return _student(total, variance, doubt, informed, per=rows)
+    return _student(total, variance, doubt, informed, per=rows, noise=noise[:, 1])
 
 
 def means_of_two(
@@ -82,7 +84,7 @@ def means_of_two(
         doubt = np.sum(2 * parts**2 / (counts - 1), axis=1)
         weights = np.stack([n2 * n2 * n1, n1 * n1 * n2], axis=1) / (n * n)[:, None] / (counts - 1)
         doubt = doubt + np.sum(weights**2, axis=1) * doubt_deviations
-    return _student(contrast, sampling + from_noise, doubt, informed, per=n1 * n2 / n)
+    return _student(contrast, sampling + from_noise, doubt, informed, per=n1 * n2 / n, noise=from_noise)
 
 
 def means_of_many(counts: Floats, totals: Floats, squares: Floats, noise: tuple[float, float, float]) -> Outcome:
@@ -166,9 +168,12 @@ def _mahalanobis(contrast: Floats, covariance: Floats, rank: int) -> Floats:
     return np.asarray(np.sum(np.where(kept > 0, along * along / np.where(kept > 0, kept, 1.0), 0.0), axis=1))
 
 
-def _student(contrast: Floats, variance: Floats, doubt: Floats, informed: np.ndarray, *, per: Floats) -> Outcome:
+def _student(
+    contrast: Floats, variance: Floats, doubt: Floats, informed: np.ndarray, *, per: Floats, noise: Floats
+) -> Outcome:
     """Return a t test of a contrast whose variance is estimated, with `doubt` its own variance (Satterthwaite 1946).
 
+    `noise` is the part of the variance that the noise makes.
     The effect is the contrast divided by `per`.
     """
     from scipy.special import stdtr, stdtrit
@@ -180,7 +185,8 @@ def _student(contrast: Floats, variance: Floats, doubt: Floats, informed: np.nda
     usable = np.where(np.isfinite(freedom), np.maximum(freedom, 1.0), 1e12)
     outcome = _judged(statistic, freedom, 2 * np.asarray(stdtr(usable, -np.abs(statistic))), informed)
     half = np.where(informed, np.asarray(stdtrit(usable, 0.975)) * error / per, np.inf)
-    return replace(outcome, effect=contrast / per, effect_half=half)
+    share = np.where(informed, noise / np.where(variance > 0, variance, 1.0), 1.0)
+    return replace(outcome, effect=contrast / per, effect_half=half, noise_share=share)
 
 
 def _f_tail(statistic: Floats, above: int, below: Floats) -> Floats:

@@ -45,11 +45,12 @@ class Fit:
     """A fitted model. Arrays are (cells,) or, for coefficients, (cells, terms).
 
     `low` and `high` are 95% intervals, infinite where the noise leaves no information; `standard_error` is what they
-    rest on. `ridge` is what AdaSSP added to the diagonal.
+    rest on, and `noise_share` how much of its square is noise. `ridge` is what AdaSSP added to the diagonal.
     """
 
     coefficients: Floats
     standard_error: Floats
+    noise_share: Floats
     low: Floats
     high: Floats
     rows: Floats
@@ -95,7 +96,7 @@ def fit(design: Design, moments: Floats, noise: Floats, rotation: Floats, *, sam
     deviance = np.where(calm, deviance + fitted, deviance)
     residual = np.where(freedom > 0, np.maximum(deviance, 0) / np.where(freedom > 0, freedom, 1.0), np.inf)
     quantile = _quantile(freedom) if sampling else np.full_like(rows, Z95)
-    middle, error, low, high = _intervals(
+    middle, error, low, high, share = _intervals(
         design,
         plain,
         inverse,
@@ -111,6 +112,7 @@ def fit(design: Design, moments: Floats, noise: Floats, rotation: Floats, *, sam
     return Fit(
         coefficients=np.clip(reported, low, high),
         standard_error=np.where(np.isfinite(high - low), error, np.inf),
+        noise_share=share,
         low=low,
         high=high,
         rows=rows,
@@ -183,14 +185,14 @@ def _intervals(
     rotation: Floats,
     quantile: Floats,
     residual: Floats,
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return coefficients, standard errors and intervals, each (cells, terms).
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return coefficients, standard errors, intervals, and the share of noise in the errors' squares: (cells, terms).
 
     With w the coefficient's row of the inverse, w'(A beta - b) is how far the equations are from holding; its variance
     is quadratic in beta, and along the line on which the other coefficients follow, quadratic in t. Where beta
     enters it as the noisy estimate that it is, the variance would be too large: see `_excess`.
     """
-    out = np.empty((4, *beta.shape))
+    out = np.empty((5, *beta.shape))
     for j, row in enumerate(rotation):
         weights = np.einsum("gij,i->gj", inverse, row)  # A is symmetric, so this is row' A^-1
         scale = weights @ row
@@ -199,7 +201,7 @@ def _intervals(
         moving = _pull(design, weights, along, noise.size, with_response=False)
         flat = (fixed * fixed) @ noise
         excess = _excess(_reach(design, weights, noise.size), doubt, noise)
-        flat = np.where(excess < flat / 4, flat - excess, flat)
+        from_noise = flat = np.where(excess < flat / 4, flat - excess, flat)
         flat = flat + np.where(scale > 0, residual * np.where(scale > 0, scale, 1.0), 0.0)
         tilt = (fixed * moving) @ noise
         steep = (moving * moving) @ noise
@@ -215,7 +217,8 @@ def _intervals(
         out[1, :, j] = np.sqrt(np.maximum(flat, 0.0))
         out[2, :, j] = np.where(known, value + (spread * tilt - root) / safe, -np.inf)
         out[3, :, j] = np.where(known, value + (spread * tilt + root) / safe, np.inf)
-    return out[0], out[1], out[2], out[3]
+        out[4, :, j] = np.where(known & (flat > 0), from_noise / np.where(flat > 0, flat, 1.0), 1.0)
+    return out[0], out[1], out[2], out[3], out[4]
 
 
 def _pull(design: Design, weights: Floats, beta: Floats, size: int, *, with_response: bool) -> Floats:

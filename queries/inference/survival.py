@@ -23,12 +23,16 @@ _CALM = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Survival after each bin with a 95% band, each (cells, bins), in [0, 1] and `value` never rising."""
+    """Survival after each bin with a 95% band, each (cells, bins), in [0, 1] and `value` never rising.
+
+    `noise_share` is how much of the error's variance is noise.
+    """
 
     value: Floats
     standard_error: Floats
     low: Floats
     high: Floats
+    noise_share: Floats
 
 
 def at_risk(events: Floats, censored: Floats) -> Floats:
@@ -57,7 +61,7 @@ def kaplan_meier(events: Floats, censored: Floats, noise: float, *, sampling: bo
     log_survival = np.cumsum(steps, axis=-1)
     alive = np.exp(log_survival)
     calm = np.sqrt(n * n + _CALM * 2 * noise * left)
-    variance = _noise_of_log(hazard, calm, known, noise)
+    variance = from_noise = _noise_of_log(hazard, calm, known, noise)
     if sampling:
         some = known & (hazard < 1)
         lost = np.where(some, hazard / np.where(some, n * (1 - hazard), 1.0), 0.0)
@@ -68,7 +72,8 @@ def kaplan_meier(events: Floats, censored: Floats, noise: float, *, sampling: bo
     lost_track = ~known
     low, high = np.where(lost_track, 0.0, low), np.where(lost_track, np.minimum.accumulate(high, axis=-1), high)
     error = value * np.sqrt(np.maximum(variance, 0.0))
-    return Curve(value, np.where(lost_track, (high - low) / (2 * Z95), error), low, high)
+    share = np.where(known & (variance > 0), from_noise / np.where(variance > 0, variance, 1.0), 1.0)
+    return Curve(value, np.where(lost_track, (high - low) / (2 * Z95), error), low, high, share)
 
 
 def log_rank(events: Floats, censored: Floats, noise: float) -> Outcome:

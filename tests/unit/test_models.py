@@ -223,7 +223,36 @@ def test_a_released_model_turns_into_every_form_of_a_result() -> None:
     parsed = json.loads(result.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert {row["bin"] for row in parsed["rows"][0]["fit"]} > {"intercept", "age", "diag=flu", "r_squared"}
     assert "fit intercept" in str(result) or "intercept" in result._repr_html_()
-    assert len(result.to_pandas().columns) == 4 * sum(len(output.bins) for output in table.outputs)
+    assert len(result.to_pandas().columns) == 5 * sum(len(output.bins) for output in table.outputs)
+
+
+def test_the_noise_share_is_the_part_of_the_error_that_a_population_does_not_add() -> None:
+    """Of the same release read both ways; at more privacy more of the error is noise, at a test's statistic none."""
+    by_rho = []
+    for rho_nano in (10**7, 10**9):
+        pair = {}
+        for population in (True, False):
+            plan = make_plan(
+                asked(
+                    fit=linear_model(_.chol, on=[_.age], population=population),
+                    alive=survival(_.days, _.diag, happened="flu", bins=10, population=population),
+                    t=t_test(_.chol, by=_.sex),
+                ).build(),
+                DATASET,
+            )
+            noise = plan.noise(rho_nano, threshold=4, colluders=1, invited=5)
+            table = estimate(plan, exact_sums(plan, people(20_000)) << noise.refine_bits, noise, 5)
+            pair[population] = {output.name: output for output in table.outputs}
+        for name, parts in (("fit", 2), ("alive", 10)):
+            drawn, own = (pair[population][name] for population in (True, False))
+            error, alone, share = (a[0, :parts] for a in (drawn.standard_error, own.standard_error, drawn.noise_share))
+            assert share == pytest.approx(alone**2 / error**2, rel=1e-9)
+            assert (own.noise_share == 1).all()
+        assert np.isnan(pair[True]["t"].noise_share[0, :3]).all()
+        by_rho.append([pair[True]["fit"].noise_share[0, 1], pair[True]["t"].noise_share[0, 3]])
+    (dear_fit, dear_t), (cheap_fit, cheap_t) = by_rho
+    assert 0 < cheap_fit < dear_fit < 1
+    assert 0 < cheap_t < dear_t < 1
 
 
 def test_a_model_alone_has_a_row_a_number() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,7 +76,9 @@ def test_a_number_that_is_not_there_is_a_key_error(question: tuple[str, dict[str
 def test_json_has_everything_a_script_needs() -> None:
     read = json.loads(PLAIN.to_json())
     assert read["rows"][0]["sex"] == "female"
-    assert read["rows"][0]["n"] == {"value": 9320.25, "standard_error": 31.5 / 1.96, "low": 9288.75, "high": 9351.75}
+    assert read["rows"][0]["n"] == {
+        "value": 9320.25, "standard_error": 31.5 / 1.96, "low": 9288.75, "high": 9351.75, "noise_share": 1.0,
+    }  # fmt: skip
     assert read["cost"] == {"epsilon": 0.65, "rho": 0.01, "delta": 1e-6}
     assert read["survivors"] == ["mercy", "northside", "st-anne"]
     assert read["invited"] == 4
@@ -85,7 +88,8 @@ def test_json_has_everything_a_script_needs() -> None:
 def test_json_lists_the_bins_of_a_histogram() -> None:
     bins = json.loads(WIDE.to_json())["rows"][1]["h"]
     assert [b["bin"] for b in bins] == ["[0, 5)", "[5, 9]"]
-    assert bins[1] == {"bin": "[5, 9]", "lower": 5, "upper": 9, "value": 4, "standard_error": 1, "low": 3, "high": 5}
+    numbers = {"value": 4, "standard_error": 1, "low": 3, "high": 5, "noise_share": 1}
+    assert bins[1] == {"bin": "[5, 9]", "lower": 5, "upper": 9, **numbers}
 
 
 @pytest.mark.parametrize("result", [PLAIN, WIDE])
@@ -100,9 +104,11 @@ def test_csv_and_pandas_agree_to_the_last_digit(result: Result) -> None:
 
 def test_pandas_columns_carry_interval_and_error() -> None:
     frame = PLAIN.to_pandas()
-    assert list(frame.columns) == ["sex", "n", "n_se", "n_low", "n_high", "age", "age_se", "age_low", "age_high"]
+    assert list(frame.columns) == [
+        "sex", "n", "n_se", "n_low", "n_high", "n_noise", "age", "age_se", "age_low", "age_high", "age_noise",
+    ]  # fmt: skip
     assert frame.loc[1, "age"] == 52.371
-    assert list(WIDE.to_pandas().columns[5:7]) == ["h [0, 5)", "h [0, 5)_se"]
+    assert list(WIDE.to_pandas().columns[6:8]) == ["h [0, 5)", "h [0, 5)_se"]
 
 
 def test_the_text_shows_numbers_with_the_digits_they_deserve() -> None:
@@ -112,6 +118,19 @@ def test_the_text_shows_numbers_with_the_digits_they_deserve() -> None:
     assert "3 of 4 institutions: mercy, northside, st-anne" in str(PLAIN)
     assert "epsilon 0.65" in str(PLAIN)
     assert "entry 17" in str(PLAIN)
+
+
+def test_the_share_of_noise_is_shown_where_it_is_not_everything() -> None:
+    assert "of it noise" not in str(PLAIN)
+    assert "of it noise" not in PLAIN._repr_html_()
+    output = _output("fit", [1.0, 2.0], 0.5)
+    some = _result(Table(("sex",), KEYS, (replace(output, noise_share=np.array([0.125, np.nan])),)))
+    assert "of it noise" in str(some)
+    assert "12%" in str(some)
+    assert "<td>12%</td>" in some._repr_html_()
+    assert json.loads(some.to_json())["rows"][0]["fit"]["noise_share"] == 0.125
+    assert json.loads(some.to_json())["rows"][1]["fit"]["noise_share"] is None
+    assert some.to_pandas()["fit_noise"].tolist()[0] == 0.125
 
 
 def test_html_escapes_what_it_shows() -> None:
