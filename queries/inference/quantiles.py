@@ -2,25 +2,32 @@
 
 Counts are made consistent by least squares, which for a tree takes one pass up and one down (Hay, Rastogi, Miklau and
 Suciu 2010, section 4.2, here for any number of children). The variance of every cumulative count follows from the same
-recursion exactly. A quantile's interval inverts a test of each edge. Must not know: schemas, what the counts are of.
+recursion exactly. A quantile's interval inverts a test of each edge, within a window that tests of a few edges at once
+leave open; docs/privacy.md has the argument. Must not know: schemas, what the counts are of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
-from queries.inference.forms import Z95, Floats
+from queries.inference.forms import Floats
 from queries.quantiles import Tree
 
+_MISSED, _SHUT_OUT = 0.0225, 0.0025
+"""How often, at most, an interval's end and its window's may be beyond the quantile: on both sides 5% in all."""
+_WINDOW_EDGES = 256
+"""The window is found on the finest level of no more nodes: more edges would each need a larger deviation."""
 _ROUNDING = 1e-6  # far more than consistent counts err by in floating point, far less than a row
 
 
 @dataclass(frozen=True, slots=True)
 class Cumulative:
-    """Rows below each edge of the leaves, (cells, leaves + 1); `spread(q)` is how far below - q total may be off."""
+    """Rows below each edge of the leaves, (cells, leaves + 1); `deviation(q)` is how noisy below - q total is."""
 
     tree: Tree
     below: Floats
@@ -29,10 +36,10 @@ class Cumulative:
     total_variance: float
     noise: float
 
-    def spread(self, q: float) -> Floats:
-        """Return 1.96 standard deviations of `below - q total`, (leaves + 1,)."""
+    def deviation(self, q: float) -> Floats:
+        """Return the standard deviation of `below - q total`, (leaves + 1,)."""
         variance = self.rest + (self.slope - q) ** 2 * self.total_variance
-        return np.asarray(Z95 * np.sqrt(self.noise * np.maximum(variance, 0.0)))
+        return np.asarray(np.sqrt(self.noise * np.maximum(variance, 0.0)))
 
 
 def cumulative(tree: Tree, levels: Sequence[Floats], noise: Sequence[float]) -> Cumulative:
@@ -88,8 +95,8 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     """Return (value, low, high) of the quantile q of every cell, each (cells,).
 
     The value interpolates between the rows around rank q (n - 1) + 1, as numpy does, to within a leaf. For q = 0 and 1,
-    which a single row decides, it is the outermost leaf beyond which the counts exceed their noise. The interval holds
-    every leaf that a test at 2.5% on each side cannot exclude from holding these rows.
+    which a single row decides, it is the outermost leaf beyond which the counts exceed their noise. The interval is
+    from the first to the last leaf of the window that a test cannot exclude from holding these rows.
     """
     edges = np.asarray(counts.tree.levels[-1])
     starts, ends = edges[:-1], edges[:-1] if counts.tree.whole else edges[1:]
@@ -97,11 +104,14 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     # A monotone curve through counts that noise made waver: half way between its envelopes.
     envelope = np.maximum.accumulate(below, axis=1) + np.minimum.accumulate(below[:, ::-1], axis=1)[:, ::-1]
     monotone = envelope / 2
-    spread, excess = counts.spread(q), (below if q in {0.0, 1.0} else monotone) - q * total
+    spread, excess = NormalDist().inv_cdf(1 - _MISSED) * counts.deviation(q), below - q * total
     leaves = starts.size
+    least, most = _window(counts, excess, q)
     fits = excess[:, 1:] >= -spread[1:] - q - _ROUNDING
+    fits &= np.arange(leaves) >= least[:, None]
     first = np.where(fits.any(axis=1), fits.argmax(axis=1), 0)
     fits = excess[:, :-1] <= spread[:-1] + (1 - q) - _ROUNDING
+    fits &= np.arange(leaves) < most[:, None]
     last = np.where(fits.any(axis=1), leaves - 1 - fits[:, ::-1].argmax(axis=1), leaves - 1)
     last = np.maximum(first, last)
     low, high = starts[first], ends[last]
@@ -115,6 +125,23 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     part = np.maximum(rank - whole, 0.0)
     value = (1 - part) * _at(monotone, starts, ends, whole) + part * _at(monotone, starts, ends, whole + 1)
     return np.clip(np.where(total[:, 0] > 0, value, (low + high) / 2), low, high), low, high
+
+
+def _window(counts: Cumulative, excess: Floats, q: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the edges, (cells,) each, between which the quantile lies: beyond them, tests of all edges at once say no.
+
+    If the quantile is left of an edge, at least q total - q rows are below it; if right, at most q total + 1 - q.
+    """
+    coarse = next(level for level in reversed(counts.tree.levels) if len(level) <= _WINDOW_EDGES + 1)
+    edges = np.searchsorted(counts.tree.levels[-1], coarse[1:-1])
+    if edges.size == 0:
+        return np.zeros(len(excess), np.intp), np.full(len(excess), excess.shape[1] - 1, np.intp)
+    reach = NormalDist().inv_cdf(1 - _SHUT_OUT / edges.size) * counts.deviation(q)[edges] + _ROUNDING
+    beyond = excess[:, edges] + q < -reach
+    least = np.where(beyond.any(axis=1), edges[edges.size - 1 - beyond[:, ::-1].argmax(axis=1)], 0)
+    short = excess[:, edges] - (1 - q) > reach
+    most = np.where(short.any(axis=1), edges[short.argmax(axis=1)], excess.shape[1] - 1)
+    return least, most
 
 
 def _at(below: Floats, starts: Floats, ends: Floats, rank: Floats) -> Floats:
