@@ -55,6 +55,10 @@ class JobAsked(TypedDict, total=False):
     learning_rate: float
     momentum: float
     hidden: Sequence[int]
+    image: Sequence[int]
+    filters: Sequence[int]
+    kernel: int
+    pool: int
     seed: int
     local_steps: int
     local_rate: float
@@ -140,6 +144,10 @@ def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descen
         learning_rate=float(asked["learning_rate"]),
         momentum=float(asked.get("momentum", 0.9)),
         hidden=tuple(asked.get("hidden", ())),
+        image=tuple(asked.get("image", ())),
+        filters=tuple(asked.get("filters", ())),
+        kernel=asked.get("kernel", 0),
+        pool=asked.get("pool", 0),
         seed=asked.get("seed", 0),
         local_steps=asked.get("local_steps", 0),
         local_rate=float(asked.get("local_rate", 0.0)),

@@ -8,8 +8,9 @@ Writes benchmarks/results/training.json:
     glm_max_relative_error          of coefficients without noise, against statsmodels (Cox: lifelines) on pooled data
     glm_interval_coverage           of 95% intervals, mean over coefficients of 2,000 simulated private jobs; also of
                                     the intervals for the pooled fit
-    round_time_over_plain_fedavg_1m  a private round of a million weights, 10 agents over gRPC, over plain gradient
-                                    steps on as many rows, averaged in the clear in memory
+    round_time_over_plain_fedavg_1m  a private round of federated averaging of a million weights, 10 agents, over one
+                                    with the same local steps, averaged in the clear; both over mTLS in one process
+    dpsgd_round_over_plain_1m       a round of DP-SGD of a million weights beside it: see `training_rounds`
     per_example_gradient_throughput_over_opacus   a network of three layers, batches of 256
     round_s_10m_10_agents           a private round of ten million weights, 10 agents, all on this machine
 
@@ -23,7 +24,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,9 @@ from queries.training.gradients import Gradients
 from queries.training.job import Descent, make_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
+from training_rounds import network, rounds  # noqa: E402 - found by the line above
+
 RESULTS = Path(__file__).parent / "results" / "training.json"
 Values = dict[str, np.ndarray]
 
@@ -266,18 +268,6 @@ def central_sum(
 # --- speed ----------------------------------------------------------------------------------------------------------
 
 
-def network(
-    hidden: tuple[int, ...], *, inputs: int = 60, classes: int = 10, rate: float = 0.5, persons: int = 1000
-) -> JobPlan:
-    keys = json.dumps([str(digit) for digit in range(classes)])
-    text = f'name = "net"\nmax_persons = {persons}\n[columns.y]\ntype = "category"\ncategories = {keys}\n'
-    text += "".join(f'[columns.x{n}]\ntype = "number"\nlower = -1\nupper = 1\n' for n in range(inputs))
-    dataset = from_toml(text)
-    how = Descent("sgd", "sgd", rate, 1.0, 1.0, 100.0, 0.1, hidden=hidden)
-    job = make_job(dataset, "mlp", "y", tuple((f"x{n}",) for n in range(inputs)), rounds=3, descent=how)
-    return make_job_plan(job, dataset, stated_rho_nano(job, dataset))
-
-
 def gradients() -> dict[str, Any]:
     """60-256-128-10, batches of 256, the gradients of single rows alone."""
     import torch
@@ -289,7 +279,7 @@ def gradients() -> dict[str, Any]:
     random = np.random.default_rng(1)
     values = {f"x{n}": random.uniform(-1, 1, 256) for n in range(60)} | {"y": random.integers(0, 10, 256).astype(float)}
     theta = statistic.initial()
-    ours_of = descent.row_gradients(statistic)
+    ours_of = descent.local_gradients(statistic).rows
     module = GradSampleModule(
         torch.nn.Sequential(
             torch.nn.Linear(61, 256),
@@ -321,95 +311,6 @@ def best(work: Callable[[], None], times: int = 25) -> float:
         work()
         found.append(time.perf_counter() - start)
     return float(np.median(found))
-
-
-def rounds() -> dict[str, Any]:
-    """Ten agents in this process over real mTLS; plain rounds take gradients of as many rows one after the other."""
-    out: dict[str, Any] = {}
-    private, plain = timed_rounds((1000, 900), rows=24)
-    out["round_s_1m"] = private
-    out["plain_round_s_1m"] = plain
-    out["round_time_over_plain_fedavg_1m"] = private / plain
-    private, _ = timed_rounds((3300, 2900), rows=8)
-    out["round_s_10m_10_agents"] = private
-    return out
-
-
-def timed_rounds(hidden: tuple[int, ...], *, rows: int, agents: int = 10) -> tuple[float, float]:
-    """Median seconds of a private round, and of a plain one over the same rows."""
-    import torch
-    from harness.consortium import consortium
-
-    plan = network(hidden, inputs=60, rate=0.5, persons=10 * rows)
-    random = np.random.default_rng(5)
-    with tempfile.TemporaryDirectory() as folder:
-        files = {}
-        for agent in range(agents):
-            frame = pd.DataFrame({f"x{n}": random.uniform(-1, 1, rows) for n in range(60)})
-            frame["y"] = random.integers(0, 10, rows)
-            path = Path(folder) / f"{agent}.csv"
-            frame.to_csv(path, index=False)
-            files[f"agent-{agent}"] = {"net": f'path = "{path}"\n'}
-        schema = schema_of(plan.dataset)
-        from analytics_server.coordinator.rounds import Deadlines
-
-        slow = Deadlines(join=120, upload=300, confirm=120, reveal=120)
-        ends: list[float] = []
-        with (
-            consortium(Path(folder) / "c", [schema], files, epsilon=1e9, deadlines=slow) as built,
-            built.session() as session,
-        ):
-            start = time.perf_counter()
-            session.train(
-                "mlp", dataset="net", label="y", features=[f"x{n}" for n in range(60)], method="sgd", rate=0.5,
-                clip=1.0, learning_rate=0.1, batch=100.0, noise_multiplier=1.0, hidden=list(hidden), rounds=3,
-                spare_rounds=0,
-                on_progress=lambda p: ends.append(time.perf_counter()) if p.step in ("round", "released") else None,
-            )  # fmt: skip
-        private = float(np.median(np.diff([start, *ends])))
-    return private, plain_round(plan, rows, agents, torch)
-
-
-def plain_round(plan: JobPlan, rows: int, agents: int, torch: Any) -> float:
-    """One federated round without privacy: each agent a gradient step on its half of the rows, models averaged."""
-    statistic = plan.statistic
-    assert isinstance(statistic, Gradients)
-    random = np.random.default_rng(6)
-    x = torch.from_numpy(random.uniform(-1, 1, (agents, rows // 2, 61)).astype(np.float32))
-    y = torch.from_numpy(random.integers(0, 10, (agents, rows // 2)))
-    theta = torch.from_numpy(statistic.initial().astype(np.float32))
-
-    def once() -> None:
-        total = torch.zeros_like(theta)
-        for agent in range(agents):
-            local = theta.clone().requires_grad_()
-            h, start = x[agent], 0
-            for number, (inputs, outputs) in enumerate(statistic.layers):
-                middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
-                h = h @ local[start:middle].reshape(inputs, outputs) + local[middle:end]
-                start = end
-                if number < len(statistic.layers) - 1:
-                    h = torch.relu(h)
-            torch.nn.functional.cross_entropy(h, y[agent]).backward()
-            # What is sent and received in the clear: a copy each way.
-            sent = (local.detach() - 0.1 * local.grad).numpy().tobytes()
-            total += torch.frombuffer(bytearray(sent), dtype=torch.float32)
-        (total / agents).numpy().tobytes()
-
-    return best(once, 5)
-
-
-def schema_of(dataset: Dataset) -> str:
-    text = f'name = "{dataset.name}"\nmax_persons = {dataset.max_persons}\n'
-    for column in dataset.columns:
-        keys = getattr(column.kind, "categories", None)
-        text += f"[columns.{column.name}]\n"
-        text += (
-            f'type = "category"\ncategories = {json.dumps(list(keys))}\n'
-            if keys
-            else 'type = "number"\nlower = -1\nupper = 1\n'
-        )
-    return text
 
 
 SECTIONS = {"glm": glm, "coverage": coverage, "welch": welch, "gradients": gradients, "rounds": rounds}

@@ -21,9 +21,12 @@ _DECODE_ERRORS = (DecodeError, ValueError, RecursionError)
 """What protobuf raises on bytes that are no message: malformed, text that is not UTF-8, nested too deep."""
 
 
-def encode_query(query: ir.Query) -> bytes:
-    """Return the one encoding of a query. Raise QueryError where it has none or passes a cap."""
-    _check_counts(len(query.aggregates), len(query.keys), len(query.derived))
+def encode_query(query: ir.Query, *, most: int = MAX_AGGREGATES) -> bytes:
+    """Return the one encoding of a query. Raise QueryError where it has none or passes a cap.
+
+    `most` as for `resolve`.
+    """
+    _check_counts(len(query.aggregates), len(query.keys), len(query.derived), most)
     message = query_pb2.Query()
     try:
         message.dataset = text_of(query.dataset)
@@ -52,7 +55,7 @@ def encode_query(query: ir.Query) -> bytes:
     return data
 
 
-def decode_query(data: bytes) -> ir.Query:
+def decode_query(data: bytes, *, most: int = MAX_AGGREGATES) -> ir.Query:
     """Return the query that these bytes encode. Raise QueryError, and nothing else, on any other bytes."""
     if len(data) > MAX_QUERY_BYTES:
         raise QueryError(f"the query is longer than {MAX_QUERY_BYTES // 1024} KiB", hint="ask a shorter question")
@@ -61,7 +64,7 @@ def decode_query(data: bytes) -> ir.Query:
         message.ParseFromString(data)
     except _DECODE_ERRORS as error:
         raise QueryError("these bytes are not a query", hint="make them with queries.encode") from error
-    _check_counts(len(message.aggregates), len(message.keys), len(message.derived))
+    _check_counts(len(message.aggregates), len(message.keys), len(message.derived), most)
     query = ir.Query(
         dataset=text_of(message.dataset),
         aggregates=tuple(
@@ -73,18 +76,18 @@ def decode_query(data: bytes) -> ir.Query:
         rows_per_person=message.rows_per_person or None,
         derived=tuple(ir.Derived(text_of(each.name), get_expression(each.value)) for each in message.derived),
     )
-    if encode_query(query) != data:
+    if encode_query(query, most=most) != data:
         raise QueryError(
             "these bytes are not the one encoding of a query", hint="they hold fields that this version does not know"
         )
     return query
 
 
-def _check_counts(aggregates: int, keys: int, derived: int) -> None:
+def _check_counts(aggregates: int, keys: int, derived: int, most: int) -> None:
     if derived > MAX_DERIVED:
         raise QueryError(f"the query derives more than {MAX_DERIVED} values", hint="split it into several queries")
-    if aggregates > MAX_AGGREGATES:
-        raise QueryError(f"the query has more than {MAX_AGGREGATES} aggregates", hint="split it into several queries")
+    if aggregates > most:
+        raise QueryError(f"the query has more than {most} aggregates", hint="split it into several queries")
     if keys > MAX_KEYS:
         raise QueryError(f"the query groups by more than {MAX_KEYS} columns", hint="group by fewer columns")
 

@@ -28,6 +28,8 @@ MAX_EXPRESSION_NODES = 512
 MAX_CASE_DEPTH = 8
 """Deepest condition inside of an expression."""
 MAX_AGGREGATES = 64
+MAX_FEATURES = 1024
+"""Columns that a training job may read: the pixels of an image of 32 x 32."""
 MAX_KEYS = 8
 MAX_BINS = 10_000
 """Bins of one numeric histogram."""

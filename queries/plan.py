@@ -16,6 +16,7 @@ from math import isqrt, log, pi
 
 from queries import expressions, ir, models
 from queries.errors import QueryError
+from queries.limits import MAX_AGGREGATES
 from queries.quantiles import tree_of
 from queries.resolve import resolve
 from queries.schema import Dataset, Numeric
@@ -168,9 +169,9 @@ def centre(kind: Numeric) -> tuple[float, float]:
     return kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2
 
 
-def make_plan(query: ir.Query, dataset: Dataset) -> Plan:
+def make_plan(query: ir.Query, dataset: Dataset, *, most: int = MAX_AGGREGATES) -> Plan:
     """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where sums could overflow."""
-    query = resolve(query, dataset)
+    query = resolve(query, dataset, most=most)
     dataset = expressions.extend(dataset, query.derived)
     outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
     histograms = tuple(dict.fromkeys(each for output in outputs for each in _histograms(output, dataset)))

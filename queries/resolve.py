@@ -49,13 +49,18 @@ _OPERATION = {
 }
 
 
-def resolve(query: ir.Query, dataset: schema.Dataset) -> ir.Query:
-    """Return the query in normal form, or raise QueryError, UnknownName or LiteralError. Idempotent."""
+def resolve(query: ir.Query, dataset: schema.Dataset, *, most: int = MAX_AGGREGATES) -> ir.Query:
+    """Return the query in normal form, or raise QueryError, UnknownName or LiteralError. Idempotent.
+
+    It may have `most` aggregates: those of a training job only name the columns that it reads.
+    """
     if query.dataset != dataset.name:
         raise UnknownName("dataset", query.dataset, [dataset.name])
     derived, dataset = expressions.check(query.derived, dataset, _walked)
     keys = _keys(query.keys, dataset)
     one_row = dataset.max_rows == 1 or query.rows_per_person == 1
+    if len(query.aggregates) > most:
+        raise QueryError(f"the query has more than {most} aggregates", hint="split it into several queries")
     aggregates = _aggregates(query.aggregates, dataset, frozenset(key.column for key in keys), one_row=one_row)
     groups = math.prod(len(key.values) for key in keys)
     outputs = sum(_outputs(named.aggregate, dataset) for named in aggregates)
@@ -210,8 +215,6 @@ def _aggregates(
 ) -> tuple[ir.NamedAggregate, ...]:
     if not aggregates:
         raise QueryError("the query asks for nothing", hint="add an aggregate such as COUNT(*)")
-    if len(aggregates) > MAX_AGGREGATES:
-        raise QueryError(f"the query has more than {MAX_AGGREGATES} aggregates", hint="split it into several queries")
     names = set(taken)
     for named in aggregates:
         if not isinstance(named.name, str) or not _OUTPUT_NAME.fullmatch(named.name):

@@ -83,6 +83,7 @@ class ActiveRound:
     request_id: bytes  # as the ledger knows it: of a job, the round's
     vector: Future[Ring] = field(repr=False)
     sent: bool = False
+    times: int = 1  # within a doubling, at which it may leave: see `schedule`
     since: float = field(default_factory=time.monotonic)
 
     @property
@@ -291,7 +292,8 @@ class Responder:
         decision.budget_permille = ceil(reservation.used * 1000)
         salt = row_salt(self._salt, verified, plan)
         vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
-        return ActiveRound(core, charge.id, vector), join
+        times = 1 if step is None else schedule.ROUND_STEPS
+        return ActiveRound(core, charge.id, vector, times=times), join
 
     def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
         """No log, no answer: the very request must be included under the head just witnessed."""
@@ -363,7 +365,7 @@ class Responder:
         """
         try:
             active.vector.exception()  # waits for it
-            schedule.wait(active.since)  # when it leaves says nothing about how long the data took
+            schedule.wait(active.since, steps=active.times)  # when it leaves says nothing about how long the data took
             vector = active.vector.result()
         except DataError as error:
             logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))

@@ -82,7 +82,7 @@ def verify_rounds(
         if not np.allclose(asked_at, course.theta, rtol=_AGREE, atol=_AGREE):
             raise _violation("asked a round of a job at another model than the releases before it give")
         survivors = len(release.survivors)
-        sums, deviation = plan.read(list(release.sums), verified.noise, survivors)
+        sums, deviation = plan.read(np.asarray(release.sums, dtype=np.int64), verified.noise, survivors)
         releases.append(newton.Released(asked_at, sums, deviation, survivors))
         rounds.append(Round(number + 1, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
         last_slot, last_seq = release.slot, verified.log_seq

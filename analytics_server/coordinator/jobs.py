@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import numpy as np
 import structlog
 
 from analytics_server.coordinator import records
@@ -179,7 +180,7 @@ class _Job:
             release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
         )
         survivors = len(release.survivors)
-        sums, deviation = plan.read(list(release.sums), noise, survivors)
+        sums, deviation = plan.read(np.asarray(release.sums, dtype=np.int64), noise, survivors)
         return newton.Released(theta, sums, deviation, survivors)
 
     async def _failed(self, failure: RoundFailed | RoundError) -> int:

@@ -33,7 +33,7 @@ class TrainingJob(_message.Message):
         seed: int
         def __init__(self, count: _Optional[int] = ..., depth: _Optional[int] = ..., bins: _Optional[int] = ..., splits: _Optional[str] = ..., learning_rate: _Optional[float] = ..., smoothing: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
     class Descent(_message.Message):
-        __slots__ = ("method", "optimizer", "rate", "noise_multiplier", "clip", "batch", "learning_rate", "momentum", "hidden", "seed", "local_steps", "local_rate", "proximal")
+        __slots__ = ("method", "optimizer", "rate", "noise_multiplier", "clip", "batch", "learning_rate", "momentum", "hidden", "seed", "local_steps", "local_rate", "proximal", "image", "filters", "kernel", "pool")
         METHOD_FIELD_NUMBER: _ClassVar[int]
         OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
         RATE_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,10 @@ class TrainingJob(_message.Message):
         LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
         LOCAL_RATE_FIELD_NUMBER: _ClassVar[int]
         PROXIMAL_FIELD_NUMBER: _ClassVar[int]
+        IMAGE_FIELD_NUMBER: _ClassVar[int]
+        FILTERS_FIELD_NUMBER: _ClassVar[int]
+        KERNEL_FIELD_NUMBER: _ClassVar[int]
+        POOL_FIELD_NUMBER: _ClassVar[int]
         method: str
         optimizer: str
         rate: float
@@ -60,7 +64,11 @@ class TrainingJob(_message.Message):
         local_steps: int
         local_rate: float
         proximal: float
-        def __init__(self, method: _Optional[str] = ..., optimizer: _Optional[str] = ..., rate: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., clip: _Optional[float] = ..., batch: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., hidden: _Optional[_Iterable[int]] = ..., seed: _Optional[int] = ..., local_steps: _Optional[int] = ..., local_rate: _Optional[float] = ..., proximal: _Optional[float] = ...) -> None: ...
+        image: _containers.RepeatedScalarFieldContainer[int]
+        filters: _containers.RepeatedScalarFieldContainer[int]
+        kernel: int
+        pool: int
+        def __init__(self, method: _Optional[str] = ..., optimizer: _Optional[str] = ..., rate: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., clip: _Optional[float] = ..., batch: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., hidden: _Optional[_Iterable[int]] = ..., seed: _Optional[int] = ..., local_steps: _Optional[int] = ..., local_rate: _Optional[float] = ..., proximal: _Optional[float] = ..., image: _Optional[_Iterable[int]] = ..., filters: _Optional[_Iterable[int]] = ..., kernel: _Optional[int] = ..., pool: _Optional[int] = ...) -> None: ...
     class Term(_message.Message):
         __slots__ = ("columns",)
         COLUMNS_FIELD_NUMBER: _ClassVar[int]

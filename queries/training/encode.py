@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from protos.v1 import training_pb2
 from queries.encode import decode_query, encode_query
 from queries.errors import QueryError
-from queries.limits import MAX_JOB_BYTES
+from queries.limits import MAX_FEATURES, MAX_JOB_BYTES
 from queries.training.design import Floats
 from queries.training.job import (
     MAX_EDGES,
@@ -30,7 +30,7 @@ def encode_job(job: Job) -> bytes:
     """Return the one encoding of a job. Raise QueryError where it has none or passes a cap."""
     try:
         message = training_pb2.TrainingJob(
-            selection=encode_query(job.selection),
+            selection=encode_query(job.selection, most=MAX_FEATURES),
             model=job.model,
             label=job.label,
             terms=[training_pb2.TrainingJob.Term(columns=term) for term in job.terms],
@@ -74,7 +74,7 @@ def decode_job(data: bytes) -> Job:
     if len(message.institutions) > MAX_INSTITUTIONS:
         raise QueryError(f"a job names at most {MAX_INSTITUTIONS:,} institutions")
     job = Job(
-        selection=decode_query(message.selection),
+        selection=decode_query(message.selection, most=MAX_FEATURES),
         model=message.model,
         label=message.label,
         terms=tuple(tuple(term.columns) for term in message.terms),
@@ -119,8 +119,8 @@ def _descent(message: training_pb2.TrainingJob.Descent) -> Descent:
     optimizer = next((known for known in OPTIMIZERS if known == message.optimizer), None)
     if method is None or optimizer is None:
         raise QueryError("the job asks for an unknown method or optimizer", hint=", ".join((*METHODS, *OPTIMIZERS)))
-    if len(message.hidden) > MAX_LAYERS:
-        raise QueryError(f"a network has at most {MAX_LAYERS} hidden layers")
+    if len(message.hidden) + len(message.filters) > MAX_LAYERS or len(message.image) > 3:
+        raise QueryError(f"a network has at most {MAX_LAYERS} layers before the last")
     return Descent(
         method=method,
         optimizer=optimizer,
@@ -135,6 +135,10 @@ def _descent(message: training_pb2.TrainingJob.Descent) -> Descent:
         local_steps=message.local_steps,
         local_rate=message.local_rate,
         proximal=message.proximal,
+        image=tuple(message.image),
+        filters=tuple(message.filters),
+        kernel=message.kernel,
+        pool=message.pool,
     )
 
 

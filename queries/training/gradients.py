@@ -8,14 +8,14 @@ Must not know: PyTorch, noise, rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from math import sqrt
 
 import numpy as np
 
 from queries.schema import Categorical, Dataset
 from queries.training.design import Design, Floats, make_design
-from queries.training.job import Descent, Job
+from queries.training.job import NETWORKS, Descent, Job
+from queries.training.layers import Convolution, Layer, convolutions, dense
 from queries.training.statistics import Glm, Moments
 
 
@@ -26,36 +26,49 @@ class Gradients:
         self.design: Design = make_design(job, dataset)
         self.how = how
         self.job = job
-        self.network = job.model == "mlp"
+        self.network = job.model in NETWORKS
         kind = dataset.column(job.label).kind
         self.classes = len(kind.keys) if isinstance(kind, Categorical) else 0
         self.centre = (0.0, 1.0)
         if not isinstance(kind, Categorical):
             self.centre = (kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2)
         self.glm = None if self.network else Glm(job, dataset, self.design)
-        self.layers = tuple(pairwise((self.design.width, *how.hidden, max(1, self.classes)))) if self.network else ()
-        glm_width = self.glm.width if self.glm is not None else 0
-        self.width = sum((inputs + 1) * outputs for inputs, outputs in self.layers) or glm_width
-        self.length = self.work = self.width
+        self.layers = self._layers() if self.network else ()
+        self.width = sum(layer.width for layer in self.layers) if self.glm is None else self.glm.width
+        self.length = self.width
+        self.work = max(self.width, sum(layer.work for layer in self.layers))
+
+    def _layers(self) -> tuple[Layer, ...]:
+        how, outputs = self.how, max(1, self.classes)
+        if not how.filters:
+            return dense((self.design.width, *how.hidden, outputs))
+        convolved, left = convolutions(how.shape, how.filters, how.kernel, how.pool)
+        return (*convolved, *dense((left, *how.hidden, outputs)))
 
     def initial(self) -> Floats:
         """Return the first model: zeros, or a network's weights after He et al. 2015, uniform, from the public seed."""
         out = np.zeros(self.width)
         random = np.random.Generator(np.random.PCG64(self.how.seed))
         start = 0
-        for inputs, outputs in self.layers:
-            bound = sqrt(6 / inputs)
-            out[start : start + inputs * outputs] = (2 * random.random(inputs * outputs) - 1) * bound
-            start += (inputs + 1) * outputs
+        for layer in self.layers:
+            count, bound = layer.inputs * layer.outputs, sqrt(6 / layer.inputs)
+            out[start : start + count] = (2 * random.random(count) - 1) * bound
+            start += layer.width
         return out
 
     def parts(self, theta: Floats) -> Iterator[tuple[Floats, Floats]]:
         """Yield weights (inputs, outputs) and biases (outputs,) of each layer."""
         start = 0
-        for inputs, outputs in self.layers:
-            middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
-            yield theta[start:middle].reshape(inputs, outputs), theta[middle:end]
+        for layer in self.layers:
+            middle, end = start + layer.inputs * layer.outputs, start + layer.width
+            yield theta[start:middle].reshape(layer.inputs, layer.outputs), theta[middle:end]
             start = end
+
+    def arrange(self, x: Floats) -> Floats:
+        """Return rows of the design matrix as the first layer takes them: images (rows, channels, height, width)."""
+        if not self.how.filters:
+            return x
+        return x[:, 1:].reshape(len(x), *self.how.shape).transpose(0, 3, 1, 2)
 
     def label(self, values: Mapping[str, Floats]) -> Floats:
         """Return the label as a network sees it: codes of categories, numbers scaled to [-1, 1]."""
@@ -73,10 +86,12 @@ class Gradients:
         """Return predictions of rows of the design matrix, as `Glm.mean` does."""
         if self.glm is not None:
             return self.glm.mean(x, theta)
-        layers = list(self.parts(theta))
-        for number, (weights, biases) in enumerate(layers):
-            x = x @ weights + biases
-            if number < len(layers) - 1:
+        x = self.arrange(x)
+        for layer, (weights, biases) in zip(self.layers, self.parts(theta), strict=True):
+            if not isinstance(layer, Convolution):
+                x = x.reshape(len(x), -1)
+            x = layer.forward(x, weights, biases)
+            if layer is not self.layers[-1]:
                 x = np.maximum(x, 0.0)
         if not self.classes:
             mid, half = self.centre

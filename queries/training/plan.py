@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from queries.accounting import NANO, Curve, epsilon_to_rho_nano, rho_to_epsilon
 from queries.errors import QueryError
+from queries.limits import MAX_FEATURES
 from queries.plan import NoiseShape, Plan, make_plan, noise_shape
 from queries.schema import Dataset
 from queries.subsampling import cost_of_round
@@ -133,10 +134,10 @@ class JobPlan:
             out += self._bounded(block).sum(axis=0)
         return out
 
-    def read(self, sums: list[int], noise: NoiseShape, survivors: int) -> tuple[Floats, float]:
+    def read(self, sums: NDArray[np.int64], noise: NoiseShape, survivors: int) -> tuple[Floats, float]:
         """Return a release's sums in units of a row's norm, and the standard deviation of the noise in each."""
         unit = 2.0 ** (self.scale_bits + noise.refine_bits)
-        return np.asarray(sums, dtype=np.float64) / unit, float(noise.total_variance(survivors)) ** 0.5 / unit
+        return sums / unit, float(noise.total_variance(survivors)) ** 0.5 / unit
 
     def _blocks(self, values: Mapping[str, Floats], theta: Floats) -> Iterator[Floats]:
         rows = len(next(iter(values.values())))
@@ -167,7 +168,7 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
     training by gradients, not the one that its noise stands for (`stated_rho_nano`).
     """
     job = resolve_job(job, dataset)
-    selection = make_plan(job.selection, dataset)
+    selection = make_plan(job.selection, dataset, most=MAX_FEATURES)
     statistic = make_statistic(job, dataset)
     longest = MAX_LENGTH if job.gradual is None else MAX_WEIGHTS
     if statistic.length > longest:

@@ -104,7 +104,7 @@ def test_without_its_schedule_a_source_that_takes_longer_for_a_person_is_told_by
     running: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_source(monkeypatch, 0.2)
-    monkeypatch.setattr(schedule, "wait", lambda _since: None)
+    monkeypatch.setattr(schedule, "wait", lambda _since, **_steps: None)
     outcome = suite.timing(Field(running, monkeypatch, trials=50))
     assert outcome.advantage > 0.8
     assert not outcome.holds

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from harness.consortium import EVERYTHING, Consortium, consortium
 from harness.data import needs_data
 from harness.noiseless import remove_noise
 from harness.training import POISSON, party_files, poisson_pooled
+from sklearn.datasets import load_digits
 
 from analytics_client.agent.ledger import Ledger
 from analytics_client.session import Progress, Session
@@ -228,3 +230,28 @@ def test_what_is_held_out_is_what_is_evaluated(built: Consortium, monkeypatch: p
     assert all_of_them["rmse"].value == pytest.approx(1.0, abs=0.5)
     assert all_of_them["rmse"].value > 0.1 * pooled["num_awards"].std()
     assert held.cost.rho == pytest.approx(0.5)
+
+
+def test_a_cnn_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn's digits at three institutions, at a multiplier of 0.5: guessing would reach a tenth."""
+    pytest.importorskip("torch")
+    pixels, labels = load_digits(return_X_y=True)
+    names = [f"p{place}" for place in range(64)]
+    keys = ", ".join(f'"{digit}"' for digit in range(10))
+    schema = f'name = "digits"\nmax_persons = 1500\n[columns.digit]\ntype = "category"\ncategories = [{keys}]\n'
+    schema += "".join(f'[columns.{name}]\ntype = "number"\nlower = 0\nupper = 16\n' for name in names)
+    frame = pd.DataFrame(pixels, columns=names).assign(digit=labels)
+    train, test = frame[:1400], frame[1400:]
+    files = {}
+    for number in range(3):
+        train[number::3].to_csv(tmp_path / f"{number}.csv", index=False)
+        files[f"hospital-{number}"] = {"digits": f'path = "{tmp_path}/{number}.csv"\n'}
+    with consortium(tmp_path / "c", [schema], files, epsilon=1e6) as running, running.session() as session:
+        trained = session.train(
+            "cnn", dataset="digits", label="digit", features=names, image=[8, 8, 1], filters=[8], kernel=3, pool=2,
+            hidden=[], method="sgd", optimizer="momentum", rate=0.3, clip=1.0, batch=420.0, learning_rate=0.5,
+            noise_multiplier=0.5, rounds=25, spare_rounds=2, seed=1,
+        )  # fmt: skip
+    assert trained.complete
+    right = trained.predict(test).argmax(axis=1) == test["digit"]
+    assert right.mean() > 0.4

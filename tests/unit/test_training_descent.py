@@ -183,7 +183,7 @@ def test_gradients_of_a_network_are_those_of_its_loss() -> None:
         chances = statistic.mean(statistic.design.matrix(values), at)
         return -np.log(chances[np.arange(6), values["y"].astype(int)])
 
-    found = descent.row_gradients(statistic)(values, theta)
+    found = descent.local_gradients(statistic).rows(values, theta)
     for place in range(0, len(theta), 7):
         step = np.zeros_like(theta)
         step[place] = 1e-5
@@ -191,30 +191,9 @@ def test_gradients_of_a_network_are_those_of_its_loss() -> None:
         assert found[:, place] * 0.7 == pytest.approx(slope, abs=2e-5)
 
 
-def test_gradients_of_a_network_are_those_of_vmap() -> None:
-    torch = pytest.importorskip("torch")
-    statistic = planned(job("mlp", replace(SGD, hidden=(7, 5), clip=0.5, seed=3))).statistic
-    assert isinstance(statistic, Gradients)
-    values = {name: column[:50] for name, column in people().items()}
-    theta = statistic.initial() + np.random.default_rng(1).normal(0, 0.1, statistic.width)
-
-    def loss(at: Any, x: Any, y: Any) -> Any:
-        start = 0
-        for number, (inputs, outputs) in enumerate(statistic.layers):
-            middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
-            x = x @ at[start:middle].reshape(inputs, outputs) + at[middle:end]
-            x, start = (torch.relu(x) if number < len(statistic.layers) - 1 else x), end
-        return torch.nn.functional.cross_entropy(x, y.long())
-
-    x = torch.from_numpy(statistic.design.matrix(values).astype(np.float32))
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
-    expected = each(torch.from_numpy(theta.astype(np.float32)), x, torch.from_numpy(values["y"])).numpy() / 0.5
-    assert descent.row_gradients(statistic)(values, theta) == pytest.approx(expected, abs=1e-5)
-
-
 def test_an_agent_without_torch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "analytics_client.agent.training.networks", None)
     statistic = planned(job("mlp", replace(SGD, hidden=(3,)))).statistic
     assert isinstance(statistic, Gradients)
     with pytest.raises(QueryError, match="without PyTorch"):
-        descent.row_gradients(statistic)
+        descent.local_gradients(statistic)

@@ -8,7 +8,8 @@ on a rounded vector holds for every outcome. Must not know: noise, the network.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,19 @@ BLOCK = 1 << 23
 """Numbers that the gradients of a block of rows may take."""
 SINGLE_BITS = 16
 """Up to this scale single precision holds eight more bits than the lattice."""
+LOCAL_BATCH = 64
+"""Rows of a local step, drawn anew for each."""
 Singles = NDArray[np.float32]
-RowGradients = Callable[[Mapping[str, Floats], Floats], Singles]
-"""One row's gradient each, divided by the clip, shape (rows, width); not clipped yet."""
+
+
+class LocalGradients(Protocol):
+    """Gradients of a model's loss at this institution."""
+
+    def rows(self, values: Mapping[str, Floats], theta: Floats) -> Singles:
+        """Return one row's gradient each, divided by the clip, shape (rows, width); not clipped yet."""
+
+    def mean(self, values: Mapping[str, Floats], theta: Singles) -> Singles:
+        """Return the gradient of the mean loss over the rows that give one, shape (width,)."""
 
 
 def sums(plan: JobPlan, values: Mapping[str, Floats], theta: Floats) -> NDArray[np.int64]:
@@ -33,15 +44,15 @@ def sums(plan: JobPlan, values: Mapping[str, Floats], theta: Floats) -> NDArray[
     statistic = plan.statistic
     if not isinstance(statistic, Gradients):
         raise TypeError("this job is not trained by gradients")
-    gradients = row_gradients(statistic)
+    gradients = local_gradients(statistic)
     rounding = np.random.Generator(np.random.SFC64(int.from_bytes(os.urandom(32))))
     out = np.zeros(plan.length, dtype=np.int64)
     if statistic.how.method == "average":
-        change = _local_change(statistic, gradients, values, theta, rounding)
-        blocks: Iterator[Singles] = iter([change[None, :].astype(np.float32)])
+        moved = local_steps(statistic, values, theta, rounding) - theta.astype(np.float32)
+        blocks: Iterator[Singles] = iter([moved[None, :] / np.float32(statistic.how.clip)])
     else:
         chosen = sample(len(values[plan.job.label]), statistic.how.rate)
-        blocks = _blocks(gradients, {name: column[chosen] for name, column in values.items()}, theta, plan.length)
+        blocks = _blocks(gradients, {name: column[chosen] for name, column in values.items()}, theta, statistic.work)
     for block in blocks:
         out += bounded(block, plan.scale_bits, plan.row_norm, rounding)
     # Clamping brings neighbours' sums no further apart, and does nothing to a sample of the expected size.
@@ -81,48 +92,65 @@ def bounded(block: Singles, scale_bits: int, row_norm: int, rounding: np.random.
     return total
 
 
-def row_gradients(statistic: Gradients) -> RowGradients:
-    """Return what computes gradients of single rows. Raise QueryError for a network where PyTorch is not installed."""
+class _Regression:
+    """Gradients of a generalised linear model."""
+
+    def __init__(self, statistic: Gradients) -> None:
+        self._statistic = statistic
+
+    def rows(self, values: Mapping[str, Floats], theta: Floats) -> Singles:
+        return self._statistic.rows(values, theta).astype(np.float32)
+
+    def mean(self, values: Mapping[str, Floats], theta: Singles) -> Singles:
+        block = self._statistic.rows(values, theta.astype(np.float64)) * self._statistic.how.clip
+        sound = np.asarray(np.isfinite(block).all(axis=1))
+        out: Singles = block[sound].sum(axis=0) / np.float32(max(1, sound.sum()))
+        return out.astype(np.float32)
+
+
+def local_gradients(statistic: Gradients) -> LocalGradients:
+    """Return what computes gradients here. Raise QueryError for a network where PyTorch is not installed."""
     if not statistic.network:
-        return lambda values, theta: statistic.rows(values, theta).astype(np.float32)
+        return _Regression(statistic)
     try:
-        from analytics_client.agent.training.networks import network_gradients
+        from analytics_client.agent.training.networks import NetworkGradients
     except ImportError:
         raise QueryError(
             "this institution cannot train networks: its agent runs without PyTorch",
             hint="its steward installs it: pip install cohortium[torch]",
         ) from None
-    found: RowGradients = network_gradients(statistic)
-    return found
+    return NetworkGradients(statistic)
 
 
-def _blocks(gradients: RowGradients, values: Mapping[str, Floats], theta: Floats, width: int) -> Iterator[Singles]:
+def local_steps(
+    statistic: Gradients, values: Mapping[str, Floats], theta: Floats, random: np.random.Generator
+) -> Singles:
+    """Return the model after the job's local steps on this institution's own rows.
+
+    Every step takes as many rows, however many there are, so that the time it takes says nothing of their number.
+    """
+    how, ridge = statistic.how, statistic.job.ridge
+    gradients = local_gradients(statistic)
+    rows = len(values[statistic.job.label])
+    start = theta.astype(np.float32)
+    local = start.copy()
+    if not rows:
+        values = {name: np.zeros(1) for name in values}
+    for _ in range(how.local_steps):
+        chosen = random.integers(0, max(rows, 1), LOCAL_BATCH)
+        with np.errstate(all="ignore"):
+            step = gradients.mean({name: column[chosen] for name, column in values.items()}, local)
+            if how.proximal:
+                step = step + np.float32(how.proximal) * (local - start)
+            if ridge:
+                step = step + np.float32(ridge) * local
+            local -= np.float32(how.local_rate) * step
+    return local if rows else start
+
+
+def _blocks(gradients: LocalGradients, values: Mapping[str, Floats], theta: Floats, work: int) -> Iterator[Singles]:
     rows = len(next(iter(values.values())))
-    step = max(1, BLOCK // width)
+    step = max(1, BLOCK // work)
     for start in range(0, rows, step):
         with np.errstate(all="ignore"):  # what is no number adds nothing
-            yield gradients({name: column[start : start + step] for name, column in values.items()}, theta)
-
-
-def _local_change(
-    statistic: Gradients,
-    gradients: RowGradients,
-    values: Mapping[str, Floats],
-    theta: Floats,
-    random: np.random.Generator,
-) -> Floats:
-    """Return how the model changes in some steps on this institution's own rows, divided by the clip."""
-    how = statistic.how
-    rows = len(values[statistic.job.label])
-    local = theta.copy()
-    batch = max(1, min(rows, 64))
-    for _ in range(how.local_steps if rows else 0):
-        chosen = random.integers(0, rows, batch)
-        part = {name: column[chosen] for name, column in values.items()}
-        with np.errstate(all="ignore"):
-            block = gradients(part, local)
-        sound = np.asarray(np.isfinite(block).all(axis=1))
-        step = how.clip * np.where(sound[:, None], block, 0).mean(axis=0, dtype=np.float64)
-        local -= how.local_rate * (step + how.proximal * (local - theta) + statistic.job.ridge * local)
-    out: Floats = (local - theta) / how.clip
-    return out
+            yield gradients.rows({name: column[start : start + step] for name, column in values.items()}, theta)

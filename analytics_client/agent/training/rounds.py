@@ -65,7 +65,7 @@ def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
         raise QueryError(f"the job paid for {plan.slots} rounds, and this is another one")
     statistic = plan.statistic
     if isinstance(statistic, Gradients):
-        descent.row_gradients(statistic)  # refuses now what could not be computed later
+        descent.local_gradients(statistic)  # refuses now what could not be computed later
     theta = plan.decode_model(announce.job.model)
     name = model_hash(announce.job.model)
     if announce.job.model_hash not in (b"", name):
