@@ -15,6 +15,7 @@ import structlog
 
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import AgentConnection, Hub
+from analytics_server.coordinator.jobs import JobDesk, closed
 from analytics_server.coordinator.rounds import Round
 from analytics_server.coordinator.statements import Statements
 from analytics_server.coordinator.witnessing import Witnessing
@@ -44,12 +45,14 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         directory: Directory,
         witnessing: Witnessing,
         statements: Statements,
+        jobs: JobDesk,
     ) -> None:
         self.gate = directory.gate
         self._hub = hub
         self._directory = directory
         self._witnessing = witnessing
         self._statements = statements
+        self._jobs = jobs
 
     @serves("agent")
     async def Connect(  # noqa: N802 - named by the service definition
@@ -68,6 +71,8 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         reader = asyncio.create_task(self._read(context, connection))
         try:
             self.welcome(connection)
+            for ended in await self._jobs.ended():  # while it was away
+                connection.send(closed(ended))
             while (message := await connection.outgoing.get()) is not None:
                 await context.write(message)
             if reader.done():

@@ -59,7 +59,7 @@ class JobDesk:
             return await job.run()
         finally:
             del self._running[verified.request_id]
-            message = agent_pb2.ToAgent(job_closed=agent_pb2.JobClosed(request_id=verified.request_id))
+            message = closed(verified.request_id)
             if not job.cancelled:  # then it goes on after the restart
                 for connection in self._tools.hub.all():
                     if connection.welcomed:
@@ -76,15 +76,20 @@ class JobDesk:
 
         return [analyst_pb2.Progress.FromString(stored) for stored in await self._tools.database.read(work)]
 
+    async def ended(self) -> list[bytes]:
+        """Return the jobs that have ended and not expired: an agent that was away then may still hold their cost."""
+        stored = await self._tools.database.read(lambda uow: uow.ended_unexpired(int(time.time())))
+        return [request_id for request_id, envelope in stored if _is_job(envelope)]
+
     async def listed(self, peer: Peer) -> list[analyst_pb2.JobStatus]:
         """Return the analyst's own jobs in no particular order."""
 
         def work(uow: UnitOfWork) -> list[analyst_pb2.JobStatus]:
             found = []
             for row in uow.requests_of(peer.id):
-                envelope = envelope_pb2.Envelope.FromString(row.envelope)
-                if not query_pb2.QueryRequest.FromString(envelope.payload).job:
+                if not _is_job(row.envelope):
                     continue
+                envelope = envelope_pb2.Envelope.FromString(row.envelope)
                 failed = analyst_pb2.Progress.FromString(row.failure).failure if row.failure else None
                 found.append(
                     analyst_pb2.JobStatus(
@@ -105,6 +110,11 @@ class JobDesk:
         if job is None or not (steward or job.verified.analyst == peer.id):
             raise IdentityError("there is no such job of yours that runs", hint="cohortium jobs lists them")
         job.stop(f"stopped by {peer.id}")
+
+
+def closed(request_id: bytes) -> agent_pb2.ToAgent:
+    """Return what tells an agent that a job is over."""
+    return agent_pb2.ToAgent(job_closed=agent_pb2.JobClosed(request_id=request_id))
 
 
 class _Job:
@@ -278,6 +288,11 @@ class _Job:
             return progress
 
         return await self._tools.database.write(work), release
+
+
+def _is_job(envelope: bytes) -> bool:
+    payload = envelope_pb2.Envelope.FromString(envelope).payload
+    return bool(query_pb2.QueryRequest.FromString(payload).job)
 
 
 def _without_release(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:

@@ -73,6 +73,7 @@ class Coordinator:
             directory=self._directory,
             witnessing=self._witnessing,
             statements=Statements(self._database, self._log, self._directory),
+            jobs=self._desk.jobs,
         )
 
     async def run(self, on_ready: Callable[[str, str], None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from analytics_server.store import tables as t
@@ -105,9 +105,16 @@ class Requests:
         rows = self._connection.execute(select(t.request).where(t.request.c.analyst == analyst))
         return [self._row(row) for row in rows.all()]
 
+    def ended_unexpired(self, now: int) -> list[tuple[bytes, bytes]]:
+        """Return id and envelope of every request that has ended and does not expire before `now` (unix seconds)."""
+        row = t.request.c
+        ended = select(row.request_id, row.envelope).where(row.state != "running", row.expires_at >= now)
+        return [(found.request_id, found.envelope) for found in self._connection.execute(ended)]
+
     def add_job_round(self, request_id: bytes, progress: bytes) -> None:
         """Keep what a round of a running job released, after those before it."""
-        number = len(self.job_rounds(request_id))
+        before = select(func.count()).where(t.job_round.c.request_id == request_id)
+        number = self._connection.execute(before).scalar_one()
         row = {"request_id": request_id, "number": number, "progress": progress}
         self._connection.execute(insert(t.job_round).values(**row))
 
