@@ -146,6 +146,8 @@ class Explanation:
         if self.weights:
             shares = ", ".join(f"{name} {weight}" for name, weight in self.weights.items())
             yield "weights", f"{shares}: the noise below is divided by a number's weight"
+        if least := self.plan.dataset.smallest_count:
+            yield "withholds", f"groups and bins whose noisy count of persons is below {least:,}, as the dataset says"
         yield (
             "sensitivity",
             f"{self.sensitivity:.6g}: how far one person, with up to {rows} {_plural('row', rows)}, moves them",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from math import floor, isfinite, log10
+from math import floor, isfinite, isnan, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analytics_client.result import Result
     from analytics_client.session import Listing
     from queries.errors import CohortiumError
+    from queries.estimate import Estimate
     from queries.schema import Column, Dataset
 
 TEXT_WIDTH = 110
@@ -30,6 +31,14 @@ def compact(value: float, low: float, high: float) -> tuple[str, str, str]:
     if isfinite(half) and half > 0:
         decimals = min(_MOST_DECIMALS, max(0, 1 - floor(log10(half))))
     return number(value, decimals), number(low, decimals), number(high, decimals)
+
+
+def shown(estimate: Estimate) -> tuple[str, str]:
+    """Return an estimate and its interval in words; what its dataset does not show is "withheld"."""
+    if isnan(estimate.value):
+        return "withheld", ""
+    value, low, high = compact(estimate.value, estimate.low, estimate.high)
+    return value, f"{low} … {high}"
 
 
 def number(value: float, decimals: int) -> str:
@@ -73,8 +82,7 @@ def result_table(result: Result) -> RenderableType:
     for row in result.rows:
         cells = list(row.keys)
         for estimate in flat_values(row):
-            value, low, high = compact(estimate.value, estimate.low, estimate.high)
-            cells += [value, f"{low} … {high}", *([percent(estimate.noise_share)] if shares else [])]
+            cells += [*shown(estimate), *([percent(estimate.noise_share)] if shares else [])]
         rows.append(cells)
     notes = [result.participants, f"{result.cost} · {result.logged}"]
     return grid(columns, rows, title=f"{result.dataset}: {result.question}", notes=notes)
@@ -110,6 +118,8 @@ def schema_table(dataset: Dataset) -> RenderableType:
             [column.name, record["type"], values, column.unit, "yes" if column.nullable else "no", column.description]
         )
     persons = f"privacy unit {dataset.privacy_unit}" if dataset.privacy_unit else "every row is another person"
+    if dataset.smallest_count:
+        persons += f"; groups and bins with a noisy count below {dataset.smallest_count:,} are not shown"
     limit = f"at most {dataset.max_rows} {'row' if dataset.max_rows == 1 else 'rows'} a person"
     return grid(
         ["column", "type", "published values", "unit", "may be missing", "description"],
@@ -139,6 +149,7 @@ def dataset_record(dataset: Dataset) -> dict[str, Any]:
         "max_institutions_per_person": dataset.max_institutions_per_person,
         "max_persons": dataset.max_persons,
         "delta": dataset.delta,
+        "smallest_count": dataset.smallest_count,
         "columns": [column_record(column) for column in dataset.columns],
     }
 

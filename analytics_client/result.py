@@ -17,7 +17,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analytics_client.render import compact, percent
+from analytics_client.render import percent, shown
 from queries.errors import ConfigError
 from queries.estimate import ARRAYS, BinEstimate, Estimate, Row, Table
 
@@ -264,7 +264,7 @@ def _number(value: Estimate) -> dict[str, float | None]:
 def _html_row(row: Row, *, shares: bool) -> str:
     cells = "".join(f"<td>{html.escape(key)}</td>" for key in row.keys)
     for number in flat_values(row):
-        value, low, high = compact(number.value, number.low, number.high)
-        cells += f'<td style="text-align:right">{value}</td><td>{low} … {high}</td>'
+        value, interval = shown(number)
+        cells += f'<td style="text-align:right">{value}</td><td>{interval}</td>'
         cells += f"<td>{percent(number.noise_share)}</td>" if shares else ""
     return cells

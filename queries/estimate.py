@@ -25,6 +25,7 @@ from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
 from queries.quantiles import tree_of
 from queries.schema import Dataset
 from queries.slots import Joint, Slot, keys_of
+from queries.withheld import few, in_rows
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
@@ -152,16 +153,17 @@ class ExpectedWidth:
 def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseShape, survivors: int) -> Table:
     """Return the estimates that a released sum holds. `sums` are signed, on the refined lattice, in plan order.
 
+    Groups and bins that the dataset's `smallest_count` hides are NaN throughout.
     Raise QueryError where the sums are not those of this plan.
     """
     lattice = np.asarray(sums, dtype=np.int64)
     if lattice.shape != (plan.length,):
         raise QueryError(f"this query has {plan.length:,} sums, not {lattice.size:,}")
-    bits = plan.scale_bits + shape.refine_bits
-    gains = np.array(plan.gains, dtype=np.float64)
-    cells = lattice.reshape(len(plan.cells), len(plan.slots)) / (gains * float(1 << bits))
-    noise = _noise(plan, shape, survivors)
+    cells, noise = in_rows(plan, lattice, shape), _noise(plan, shape, survivors)
     outputs = tuple(_output(named, plan, cells, noise) for named in plan.query.aggregates)
+    if plan.dataset.smallest_count:
+        pairs = zip(outputs, plan.query.aggregates, strict=True)
+        outputs = tuple(_shown(output, named.aggregate, plan, cells) for output, named in pairs)
     keys = tuple(key.column for key in plan.query.keys)
     only = plan.query.aggregates[0].aggregate
     label = only.column if isinstance(only, ir.Histogram) else label_of(only) if isinstance(only, ir.Model) else ""
@@ -188,6 +190,14 @@ def expected_widths(
         # a statistic and its p-value have no interval
         widths += [ExpectedWidth(f"{named.name} {part.label}", half, assumed_rows) for part, half in parts if half > 0]
     return tuple(widths)
+
+
+def _shown(output: Output, aggregate: ir.Aggregate, plan: Plan, cells: Floats) -> Output:
+    """Return an output without what `withheld` says is not to be shown."""
+    hidden = few(plan, cells).reshape(-1, *[1] * (output.value.ndim - 1))
+    if isinstance(aggregate, ir.Histogram):
+        hidden = hidden | (output.value < plan.dataset.smallest_count)
+    return output.mapped(lambda array: np.where(hidden, np.nan, array))
 
 
 def _noise(plan: Plan, shape: NoiseShape, survivors: int) -> Floats:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from queries import ir
 from queries.errors import QueryError
 from queries.estimate import Table
+from queries.limits import walk
 
 Cells = NDArray[np.float64] | NDArray[np.str_]
 
@@ -38,11 +39,12 @@ class Finish:
         """Return what is left of an answer. Raise QueryError where a name is not one number or key a row."""
         rows = np.arange(len(table.row_keys))
         if self.having is not None:
-            rows = rows[_holds(self.having, table)]
+            rows = rows[_holds(self.having, table) & _known(self.having, table)]
         for order in reversed(self.order):  # stable, so the first one decides
             cells = _cells(order.name, table)[rows]
             _values, ranks = np.unique(cells, return_inverse=True)
-            rows = rows[np.argsort(-ranks if order.descending else ranks, kind="stable")]
+            ranks = np.where(_missing(cells), len(cells), -ranks if order.descending else ranks)  # last either way
+            rows = rows[np.argsort(ranks, kind="stable")]
         rows = rows[: self.limit]
         outputs = tuple(output.mapped(lambda array: array[rows]) for output in table.outputs)
         return Table(table.keys, tuple(table.row_keys[row] for row in rows.tolist()), outputs)
@@ -60,6 +62,20 @@ def _cells(name: str, table: Table) -> Cells:
                 )
             return output.value
     raise QueryError(f"the answer has no {name!r}", hint=f"it has {', '.join((*table.keys, *table.columns))}")
+
+
+def _missing(cells: Cells) -> NDArray[np.bool_]:
+    """Return where a number is not shown."""
+    return np.zeros(cells.shape, dtype=np.bool_) if cells.dtype.kind == "U" else np.isnan(cells.astype(np.float64))
+
+
+def _known(node: ir.Predicate, table: Table) -> NDArray[np.bool_]:
+    """Return the rows in which every number that a condition names is shown: about the others it says nothing."""
+    known = np.ones(len(table.row_keys), dtype=np.bool_)
+    for part in walk(node):
+        if isinstance(part, ir.Comparison | ir.IsIn):
+            known &= ~_missing(_cells(part.column, table))
+    return known
 
 
 def _holds(node: ir.Predicate, table: Table) -> NDArray[np.bool_]:

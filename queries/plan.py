@@ -180,6 +180,8 @@ def make_plan(query: ir.Query, dataset: Dataset, *, most: int = MAX_AGGREGATES) 
     for named in query.aggregates:
         for slot in slots_of(named.aggregate, dataset, histograms):
             gains[slot] = max(gains.get(slot, 0), named.weight)
+    if dataset.smallest_count:  # whether a group is shown is decided by how many persons are in it
+        gains.setdefault(persons_of(query, dataset), 1)
     gains = _alike_among_kin(gains)
     slots = tuple(gains)
     rows = query.rows_per_person or dataset.max_rows
@@ -230,6 +232,12 @@ def slots_of(  # noqa: PLR0911 -- one return a kind of node
         case ir.Skewness() | ir.Kurtosis():
             powers = range(4 if isinstance(aggregate, ir.Skewness) else 5)
             return tuple(slot_of(Term((column,) * power), (column,), dataset) for power in powers)
+
+
+def persons_of(query: ir.Query, dataset: Dataset) -> Slot:
+    """Return the slot that counts the persons of a cell: its rows, where nobody has more than one."""
+    one_row = dataset.max_rows == 1 or query.rows_per_person == 1
+    return Slot("rows") if one_row else Slot("persons")
 
 
 def levels_of(aggregate: ir.Quantile, dataset: Dataset) -> tuple[ir.Histogram, ...]:

@@ -20,8 +20,10 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 OTHER = "other"
 """The key of the explicit cell for values outside the published categories."""
 MAX_PERSONS = 1 << 32
+MAX_SMALLEST_COUNT = 1_000_000
 _KNOWN_DATASET = {
     "name", "description", "privacy_unit", "max_rows", "max_institutions_per_person", "max_persons", "delta", "columns",
+    "smallest_count",
 }  # fmt: skip
 _KNOWN_COLUMN = {"type", "description", "unit", "nullable", "lower", "upper", "categories", "other"}
 
@@ -74,6 +76,8 @@ class Dataset:
     max_institutions_per_person: int = 1
     max_persons: int = 10_000_000
     delta: float = 1e-6
+    smallest_count: int = 0
+    """Groups and bins whose noisy count is below are not shown; see `queries.withheld`."""
 
     def column(self, name: str, *, line: int = 0, position: int = 0) -> Column:
         """Return the column; raise UnknownName, suggesting the nearest, where there is none."""
@@ -115,6 +119,8 @@ def validate(dataset: Dataset) -> Dataset:
         raise SchemaError(f"{where}: max_persons must be between 1 and {MAX_PERSONS}")
     if not 0 < dataset.delta <= 1e-3:
         raise SchemaError(f"{where}: delta must be above 0 and at most 0.001", hint="well below 1 / number of persons")
+    if not 0 <= dataset.smallest_count <= MAX_SMALLEST_COUNT:
+        raise SchemaError(f"{where}: smallest_count must be between 0 and {MAX_SMALLEST_COUNT:,}")
     if dataset.privacy_unit == "" and dataset.max_rows != 1:
         raise SchemaError(f"{where}: without privacy_unit every row is a person, so max_rows is 1")
     seen: set[str] = set()
@@ -182,6 +188,7 @@ def from_toml(text: str) -> Dataset:
                 max_institutions_per_person=_typed(raw, "max_institutions_per_person", int, 1),
                 max_persons=_typed(raw, "max_persons", int, 10_000_000),
                 delta=float(_typed(raw, "delta", (float, int), 1e-6)),
+                smallest_count=_typed(raw, "smallest_count", int, 0),
                 columns=tuple(_column_from_toml(name, body) for name, body in columns.items()),
             )
         )
@@ -242,6 +249,7 @@ def to_bytes(dataset: Dataset) -> bytes:
         max_institutions_per_person=dataset.max_institutions_per_person,
         max_persons=dataset.max_persons,
         delta=dataset.delta,
+        smallest_count=dataset.smallest_count,
     )
     for column in dataset.columns:
         out = message.columns.add(
@@ -287,6 +295,7 @@ def from_bytes(data: bytes) -> Dataset:
             max_institutions_per_person=message.max_institutions_per_person,
             max_persons=message.max_persons,
             delta=message.delta,
+            smallest_count=message.smallest_count,
         )
     )
 

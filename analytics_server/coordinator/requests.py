@@ -37,8 +37,10 @@ from queries.errors import (
     ServiceError,
     SignatureError,
 )
+from queries.plan import Plan
 from queries.policy import decide
 from queries.training.plan import JobPlan
+from queries.withheld import withhold
 from trust.identity.names import Peer
 from trust.identity.requests import verify_request
 from trust.lanes import lanes_of
@@ -239,9 +241,12 @@ class RequestDesk:
         lanes = lanes_of(checked.plan, noise, len(parameters.invited))
 
         def work(uow: UnitOfWork) -> analyst_pb2.Progress:
-            release = query_pb2.Release(  # here, off the event loop: a million numbers take a while
+            released = unpack(sums, lanes, checked.plan.length)  # here, off the event loop: a million numbers take long
+            if isinstance(checked.plan, Plan):
+                released = withhold(checked.plan, released, noise)
+            release = query_pb2.Release(
                 request_id=checked.verified.request_id,
-                sums=unpack(sums, lanes, checked.plan.length).tolist(),
+                sums=released.tolist(),
                 refine_bits=noise.refine_bits,
                 invited=len(parameters.invited),
                 threshold=parameters.threshold,

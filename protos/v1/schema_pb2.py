@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/schema.proto\x12\x0c\x63ohortium.v1\"\xc4\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cprivacy_unit\x18\x03 \x01(\t\x12\x10\n\x08max_rows\x18\x04 \x01(\r\x12#\n\x1bmax_institutions_per_person\x18\x05 \x01(\r\x12\x13\n\x0bmax_persons\x18\x06 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x07 \x01(\x01\x12%\n\x07\x63olumns\x18\x08 \x03(\x0b\x32\x14.cohortium.v1.Column\"\xaf\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08nullable\x18\x04 \x01(\x08\x12(\n\x07numeric\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.NumericH\x00\x12\x30\n\x0b\x63\x61tegorical\x18\x06 \x01(\x0b\x32\x19.cohortium.v1.CategoricalH\x00\x42\x06\n\x04kind\"8\n\x07Numeric\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x0f\n\x07integer\x18\x03 \x01(\x08\"0\n\x0b\x43\x61tegorical\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\r\n\x05other\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/schema.proto\x12\x0c\x63ohortium.v1\"\xdc\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x14\n\x0cprivacy_unit\x18\x03 \x01(\t\x12\x10\n\x08max_rows\x18\x04 \x01(\r\x12#\n\x1bmax_institutions_per_person\x18\x05 \x01(\r\x12\x13\n\x0bmax_persons\x18\x06 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x07 \x01(\x01\x12%\n\x07\x63olumns\x18\x08 \x03(\x0b\x32\x14.cohortium.v1.Column\x12\x16\n\x0esmallest_count\x18\t \x01(\r\"\xaf\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08nullable\x18\x04 \x01(\x08\x12(\n\x07numeric\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.NumericH\x00\x12\x30\n\x0b\x63\x61tegorical\x18\x06 \x01(\x0b\x32\x19.cohortium.v1.CategoricalH\x00\x42\x06\n\x04kind\"8\n\x07Numeric\x12\r\n\x05lower\x18\x01 \x01(\x01\x12\r\n\x05upper\x18\x02 \x01(\x01\x12\x0f\n\x07integer\x18\x03 \x01(\x08\"0\n\x0b\x43\x61tegorical\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\r\n\x05other\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.schema_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATASET']._serialized_start=41
-  _globals['_DATASET']._serialized_end=237
-  _globals['_COLUMN']._serialized_start=240
-  _globals['_COLUMN']._serialized_end=415
-  _globals['_NUMERIC']._serialized_start=417
-  _globals['_NUMERIC']._serialized_end=473
-  _globals['_CATEGORICAL']._serialized_start=475
-  _globals['_CATEGORICAL']._serialized_end=523
+  _globals['_DATASET']._serialized_end=261
+  _globals['_COLUMN']._serialized_start=264
+  _globals['_COLUMN']._serialized_end=439
+  _globals['_NUMERIC']._serialized_start=441
+  _globals['_NUMERIC']._serialized_end=497
+  _globals['_CATEGORICAL']._serialized_start=499
+  _globals['_CATEGORICAL']._serialized_end=547
 # @@protoc_insertion_point(module_scope)

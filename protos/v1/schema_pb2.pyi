@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "description", "privacy_unit", "max_rows", "max_institutions_per_person", "max_persons", "delta", "columns")
+    __slots__ = ("name", "description", "privacy_unit", "max_rows", "max_institutions_per_person", "max_persons", "delta", "columns", "smallest_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     PRIVACY_UNIT_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class Dataset(_message.Message):
     MAX_PERSONS_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    SMALLEST_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     privacy_unit: str
@@ -24,7 +25,8 @@ class Dataset(_message.Message):
     max_persons: int
     delta: float
     columns: _containers.RepeatedCompositeFieldContainer[Column]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., privacy_unit: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_institutions_per_person: _Optional[int] = ..., max_persons: _Optional[int] = ..., delta: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
+    smallest_count: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., privacy_unit: _Optional[str] = ..., max_rows: _Optional[int] = ..., max_institutions_per_person: _Optional[int] = ..., max_persons: _Optional[int] = ..., delta: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., smallest_count: _Optional[int] = ...) -> None: ...
 
 class Column(_message.Message):
     __slots__ = ("name", "description", "unit", "nullable", "numeric", "categorical")
