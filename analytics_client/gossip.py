@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
+
 from protos.v1 import agent_pb2, analyst_pb2
 from queries.errors import LogError, SignatureError
 from trust.identity import keys
@@ -38,7 +40,27 @@ def verify_witnessed(
         decision = said.get(survivor, agent_pb2.Decision())
         if not decision.allowed or decision.request_id != request_id:
             raise LogError(f"the coordinator shows no consent that {survivor} signed to this request", hint=_TELL)
+        if decision.epoch > membership.epoch:
+            raise LogError(
+                f"{survivor} decided under membership epoch {decision.epoch}, you were shown epoch {membership.epoch}: "
+                "the coordinator withholds the newer one",
+                hint=_TELL,
+            )
         require_one_log(survivor, (decision.log_size, decision.log_root), head, proofs.get(decision.log_size, []))
+
+
+def newest_epoch(progress: analyst_pb2.Progress) -> int:
+    """Return the newest membership epoch that the decisions behind a release speak of, none of them verified."""
+    epochs = [0]
+    for statement in progress.statements:
+        answer, decision = agent_pb2.Answer(), agent_pb2.Decision()
+        try:
+            answer.ParseFromString(statement)
+            decision.ParseFromString(answer.decision)
+        except DecodeError:
+            continue  # `verify_witnessed` refuses it
+        epochs.append(decision.epoch)
+    return max(epochs)
 
 
 def _decision(statement: bytes, membership: MembershipDocument) -> agent_pb2.Decision:

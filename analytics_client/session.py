@@ -23,7 +23,7 @@ from analytics_client import profile as profiles
 from analytics_client.dry_run import dry_run
 from analytics_client.enrolment import renew_if_due
 from analytics_client.explain import Explanation, cost_of, explain
-from analytics_client.gossip import verify_witnessed
+from analytics_client.gossip import newest_epoch, verify_witnessed
 from analytics_client.jobs import JobAsked, JobListing, job_listing, job_of
 from analytics_client.pins import Pins
 from analytics_client.result import Result
@@ -258,6 +258,7 @@ class Session:
             minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
             now=int(time.time()),
             seen=self._seen(overview.membership),
+            membership=overview.membership,
         )
         before = self._pins.log_size
         last = None
@@ -357,6 +358,7 @@ class Session:
             minimum_cohort=max(minimum_cohort, overview.membership.minimum_cohort),
             now=int(time.time()),
             seen=self._seen(overview.membership),
+            membership=overview.membership,
             lifetime=lifetime,
         )
         before = self._pins.log_size
@@ -503,7 +505,8 @@ class Session:
     ) -> Result:
         """Verify a release against the membership in force and the log, and estimate from it."""
         membership = self._published().membership
-        if any(i not in {m.id for m in membership.institutions} for i in last.institutions):
+        unknown = any(i not in membership.identity_keys for i in last.institutions)
+        if unknown or newest_epoch(last) > membership.epoch:
             membership = self._published(fresh_s=0).membership  # a newer epoch may have come in between
         verified = verify_release(last, request_id=request_id, plan=plan, rho_nano=rho_nano, membership=membership)
         verify_witnessed(

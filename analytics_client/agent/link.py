@@ -99,6 +99,7 @@ class _Stream:
         self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
         self._models = Models()
         self._rounds: dict[bytes, asyncio.Queue[agent_pb2.ToAgent]] = {}
+        self._active: dict[bytes, ActiveRound] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stated: set[int] = set()
 
@@ -139,6 +140,10 @@ class _Stream:
                     if queue := self._rounds.get(message.round.round_id):
                         queue.put_nowait(message)
                 case "closed":
+                    if active := self._active.get(message.closed.round_id):
+                        active.broken_off = (
+                            message.closed.outcome or "closed"
+                        )  # before its vector leaves, if it has not
                     self._rounds.get(message.closed.round_id, self._to_judge).put_nowait(message)
                 case other:
                     logger.warning("unknown message", kind=str(other)[:20])
@@ -192,11 +197,22 @@ class _Stream:
                 hint="set it by NTP: expiry cannot be judged otherwise",
             )
         responder = await self._in_judge(partial(self._link.prepare, welcome))
+        await self._leave_rounds_of_the_gone(responder)
         served = responder.serving
         serving = [agent_pb2.Served(dataset=name, schema_hash=schema_hash) for name, schema_hash in served.items()]
         await self._send(agent_pb2.FromAgent(serving=agent_pb2.Serving(datasets=serving)))
         self._link.on_serving(tuple(served))
         return responder
+
+    async def _leave_rounds_of_the_gone(self, responder: Responder) -> None:
+        """Break off, wherever it stands, what was asked by somebody whom the new membership does not have."""
+        for active in self._active.values():
+            if not responder.may_go_on(active):
+                active.broken_off = "its analyst was revoked"
+                closed = agent_pb2.RoundClosed(round_id=active.id, outcome=active.broken_off)
+                self._rounds[active.id].put_nowait(agent_pb2.ToAgent(closed=closed))
+                logger.warning("left a round whose analyst was revoked", round=active.id.hex()[:12])
+        await self._in_judge(responder.end_jobs_of_the_gone)
 
     async def _announced(self, responder: Responder, announce: agent_pb2.Announce) -> None:
         judging = asyncio.ensure_future(self._in_judge(partial(responder.answer, announce)))
@@ -210,6 +226,7 @@ class _Stream:
         if active is not None:
             queue: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
             self._rounds[active.id] = queue
+            self._active[active.id] = active
             task = asyncio.create_task(self._round(responder, active, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -232,7 +249,7 @@ class _Stream:
             logger.warning("left the round", round=active.id.hex()[:12], reason=error.message)
             await self._reply(active, "abandon", error.message.encode())
         finally:
-            del self._rounds[active.id]
+            del self._rounds[active.id], self._active[active.id]
             if active.sent:
                 responder.end(active)  # the ledger has nothing to give back
             else:
@@ -265,6 +282,7 @@ class _Stream:
         sending: asyncio.Task[None] | None = None
         try:
             while (data := await _run(size, next, chunks, None)) is not None:
+                active.check()
                 left -= len(data)
                 message = encode_chunk(active.id, data, b"" if left else active.core.manifest())
                 if sending is not None:

@@ -33,9 +33,11 @@ from queries.errors import (
     CohortiumError,
     ConfigError,
     DataError,
+    IdentityError,
     LogError,
     PolicyDenied,
     QueryError,
+    RoundError,
     ServiceError,
 )
 from queries.plan import NoiseShape
@@ -82,6 +84,10 @@ class ActiveRound:
     core: AgentRound
     request_id: bytes  # as the ledger knows it: of a job, the round's
     vector: Future[Ring] = field(repr=False)
+    analyst: str = ""
+    analyst_key: bytes = field(default=b"", repr=False)
+    broken_off: str = ""
+    """Why it ends before its time."""
     sent: bool = False
     times: int = 1  # within a doubling, at which it may leave: see `schedule`
     since: float = field(default_factory=time.monotonic)
@@ -90,6 +96,11 @@ class ActiveRound:
     def id(self) -> bytes:
         """Return the round id."""
         return self.core.round_id
+
+    def check(self) -> None:
+        """Raise RoundError where the round has been broken off: nothing more leaves for it."""
+        if self.broken_off:
+            raise RoundError(f"the round was broken off: {self.broken_off}")
 
 
 class Responder:
@@ -132,6 +143,16 @@ class Responder:
         """Schema hash of every dataset that this agent answers for."""
         return {name: served.schema_hash for name, served in self._served.items()}
 
+    def may_go_on(self, active: ActiveRound) -> bool:
+        """Whether this membership still has the analyst of a round that was joined under an earlier one."""
+        return active.analyst_key in self._membership.keys_in_use(active.analyst)
+
+    def end_jobs_of_the_gone(self) -> None:
+        """Give back what jobs hold whose analysts this membership does not have: no round of them can follow."""
+        for entry in self._ledger.jobs():
+            if not entry.reason and entry.analyst not in self._membership.identity_keys:
+                self._ledger.end_job(entry.id, "its analyst is no member any more")
+
     # --- the announcement ----------------------------------------------------------------------------------------
 
     def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, LogError | None]:
@@ -165,6 +186,7 @@ class Responder:
                 line = self._keep_head(head, line)
         decision.log_size, decision.log_root = self._witness.size, self._witness.root
         decision.own_size, decision.own_root = self._journal.head
+        decision.epoch = self._membership.epoch
         encoded = decision.SerializeToString(deterministic=True)
         answer = agent_pb2.Answer(
             round_id=decision.round_id,
@@ -237,6 +259,7 @@ class Responder:
             self._membership.consortium,
             int(time.time()),
         )
+        self._check_epoch(verified)
         if parameters.request_id != verified.request_id:
             raise QueryError("the round was announced for another request than the one that came with it")
         if parameters.membership_hash != self._membership.hash:
@@ -293,7 +316,23 @@ class Responder:
         salt = row_salt(self._salt, verified, plan)
         vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
         times = 1 if step is None else schedule.ROUND_STEPS
-        return ActiveRound(core, charge.id, vector, times=times), join
+        asker = self._membership.person(verified.analyst)
+        return ActiveRound(core, charge.id, vector, analyst=asker.id, analyst_key=asker.identity_key, times=times), join
+
+    def _check_epoch(self, verified: VerifiedRequest) -> None:
+        """Whoever asks may not know a newer membership than this agent: the coordinator would be withholding it."""
+        ours = self._membership
+        if verified.epoch > ours.epoch:
+            raise IdentityError(
+                f"analyst {verified.analyst!r} knows membership epoch {verified.epoch}, this institution was shown "
+                f"epoch {ours.epoch}: the coordinator withholds the newer one",
+                hint="ask again; if it stays so, tell governance: somebody who was revoked may still be answered",
+            )
+        if verified.epoch == ours.epoch and verified.membership_hash != ours.hash:
+            raise IdentityError(
+                f"analyst {verified.analyst!r} was shown another membership of epoch {ours.epoch}",
+                hint="governance signed two histories: tell the auditor",
+            )
 
     def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
         """No log, no answer: the very request must be included under the head just witnessed."""
@@ -370,12 +409,14 @@ class Responder:
         except DataError as error:
             logger.error("the data could not answer", request=active.request_id.hex()[:12], reason=str(error))
             raise PolicyDenied("it cannot answer from its data now", rule="data") from error
+        active.check()
         self._ledger.upload(active.request_id, active.id)
         active.sent = True
         return active.core.masked_chunks(vector)
 
     def reveal(self, active: ActiveRound, confirmations: bytes) -> bytes:
         """Return the REVEAL, after it is durable that this agent revealed."""
+        active.check()
         message = active.core.on_confirmations(confirmations)
         self._ledger.reveal(active.request_id, active.id)
         return message

@@ -250,6 +250,7 @@ class _Run:
         ):
             self.find(f"records another decision than {event.institution} signed", seq)
             return
+        self._inspect_epoch(seq, decision)
         root = self.roots.get(decision.log_size)
         if decision.log_size and root is None and len(self.strange_heads) < MAX_FINDINGS:
             self.strange_heads.append((seq, event.institution, decision.log_size, self.last_ms))
@@ -259,6 +260,17 @@ class _Run:
         self._inspect_signature(
             seq, event.institution, answer.signature, frame("decision", answer.decision), "decision"
         )
+
+    def _inspect_epoch(self, seq: int, decision: agent_pb2.Decision) -> None:
+        """An institution that decides under an epoch long after the next was published was not shown that one."""
+        following = self.published_ms.get(decision.epoch + 1) if decision.epoch else None
+        if following is not None and self.last_ms > following + SKEW_MS:
+            self.find(
+                f"{decision.institution} decided under membership epoch {decision.epoch}, though epoch "
+                f"{decision.epoch + 1} was published {(self.last_ms - following) // 60_000} minutes before: it was "
+                "withheld",
+                seq,
+            )
 
     def _inspect_statement(self, seq: int, event: log_pb2.Stated) -> None:
         """So is what an institution said of itself."""

@@ -7,6 +7,7 @@ what sums mean, how requests end.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from analytics_server.coordinator.live import Live
 from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, RoundRestart
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
-from queries.errors import QuorumError
+from queries.errors import CohortiumError, QuorumError
 from queries.training.plan import JobPlan
 from trust.identity.requests import VerifiedRequest
 from trust.lanes import lanes_of
@@ -76,6 +77,8 @@ class Asking:
         self._round: Round | None = None
         self._excluded: set[str] = set()
         self._spent = False
+        self._cut: CohortiumError | None = None
+        self._finishing: asyncio.Task[Ring] | None = None
 
     @property
     def logged(self) -> bool:
@@ -102,6 +105,22 @@ class Asking:
         """Rounds of an earlier process have spent budget."""
         self._spent = True
 
+    @property
+    def analyst(self) -> str:
+        """Who asks."""
+        return self._checked.verified.analyst
+
+    def cut_off(self, error: CohortiumError) -> None:
+        """End what is being asked, wherever it stands, with this error: the analyst may not ask any more."""
+        self._cut = error
+        if self._finishing is not None:
+            self._finishing.cancel()
+
+    def check_cut(self) -> None:
+        """Raise RoundFailed where it was cut off: nothing more is asked, and nothing released."""
+        if self._cut is not None:
+            raise RoundFailed(self._cut, charged=self.charged)
+
     async def enter(self) -> None:
         """Put the request into the log, unless it is there."""
         if self._heads is None:
@@ -112,12 +131,14 @@ class Asking:
     async def sum(self, job: agent_pb2.JobRound | None = None) -> Ring:
         """Return the sum of one round, begun anew without whoever is found cheating. `job`: which round of a job it is.
 
-        Raises RoundFailed, or what `_new_round` and too many refusals raise.
+        Raises RoundFailed (also where the request is cut off), or what `_new_round` and too many refusals raise.
         """
         self._spent = self.charged
         self._round = None
         request = envelope_pb2.Envelope.FromString(self._checked.envelope)
         for attempt in range(1, MAX_ATTEMPTS + 1):
+            if self._heads is not None:
+                self.check_cut()
             async with self._tools.witnessing.turn:
                 if self._heads is None:
                     self._heads = await self._enter()
@@ -131,7 +152,7 @@ class Asking:
                     round_.invited, round_.encoded_parameters, request, self._heads, job=job
                 )
             try:
-                return await round_.finish(partial(self._log_decisions, round_))
+                return await self._finish(round_)
             except RoundRestart as restart:
                 self._excluded.update(restart.accused)
                 await self._log_restart(round_, restart.accused)
@@ -146,6 +167,20 @@ class Asking:
                         charged=False,
                     ) from restart
         raise AssertionError("the last attempt returns or raises")
+
+    async def _finish(self, round_: Round) -> Ring:
+        """Wait for the round's sum; raise RoundFailed where the request is cut off meanwhile."""
+        self.check_cut()  # since the round was announced
+        self._finishing = asyncio.create_task(round_.finish(partial(self._log_decisions, round_)))
+        try:
+            sums = await self._finishing
+        except asyncio.CancelledError:
+            self.check_cut()
+            raise
+        finally:
+            self._finishing = None
+        self.check_cut()
+        return sums
 
     def _new_round(self) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""

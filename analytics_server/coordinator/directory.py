@@ -35,6 +35,8 @@ class Directory:
 
     def __init__(self, consortium: str, governance_key: bytes) -> None:
         self.consortium = consortium
+        self.gate = Gate(consortium, self._is_shut_out)
+        """Who may call at all: this consortium's participants, unless they are revoked."""
         self.governance_key = governance_key
         self.membership: MembershipDocument | None = None
         self.membership_envelope = b""
@@ -76,14 +78,14 @@ class Directory:
             )
         return self.membership
 
-    @property
-    def gate(self) -> Gate:
-        """Who may call at all: this consortium's participants, unless they are revoked."""
-        return Gate(self.consortium, self._is_shut_out)
-
     def is_revoked(self, participant: str) -> bool:
         """Whether the participant was revoked, whatever the membership in force still says."""
         return participant in self._revoked
+
+    def may_ask(self, analyst: str) -> bool:
+        """Whether requests of this analyst that are running may go on."""
+        membership = self.membership
+        return not self.is_revoked(analyst) and membership is not None and analyst in membership.identity_keys
 
     def _is_shut_out(self, peer: Peer) -> bool:
         """Whether the peer was revoked, or comes with a certificate from before its key was lost."""

@@ -111,6 +111,11 @@ class JobDesk:
             raise IdentityError("there is no such job of yours that runs", hint="cohortium jobs lists them")
         job.stop(f"stopped by {peer.id}")
 
+    def cut_off(self, request_id: bytes) -> None:
+        """Have a job that waits see at once that it was cut off."""
+        if job := self._running.get(request_id):
+            job.stop("cut off: its analyst was revoked")
+
 
 def closed(request_id: bytes) -> agent_pb2.ToAgent:
     """Return what tells an agent that a job is over."""

@@ -93,6 +93,7 @@ class RequestDesk:
         self._witnessing = witnessing
         self._tools = Tools(database, log, directory, hub, witnessing, deadlines, spool, instance)
         self._live: dict[bytes, Live] = {}
+        self._asking: dict[bytes, Asking] = {}
         self._unstored: dict[bytes, Callable[[UnitOfWork], object]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.jobs = JobDesk(self._tools)
@@ -167,6 +168,7 @@ class RequestDesk:
         """Run one request to its end; whatever happens, the end is in the log and in the store."""
         request_id = checked.verified.request_id
         asking = Asking(checked, live, self._tools, partial(self._enter, checked) if enter is None else enter)
+        self._asking[request_id] = asking
         try:
             if isinstance(checked.plan, JobPlan):
                 live.end(await self.jobs.run(checked.verified, checked.plan, asking, live))
@@ -192,6 +194,18 @@ class RequestDesk:
         finally:
             if self._live.get(request_id) is live:
                 del self._live[request_id]
+            if self._asking.get(request_id) is asking:
+                del self._asking[request_id]
+
+    def cut_off(self) -> None:
+        """End the running requests of whoever may not ask any more, by what the directory says now."""
+        for request_id, asking in self._asking.items():
+            if not self._directory.may_ask(asking.analyst):
+                logger.warning("a request was cut off", request=request_id.hex()[:12], analyst=asking.analyst)
+                asking.cut_off(
+                    IdentityError(f"{asking.analyst!r} was revoked while this ran", hint="ask your operator")
+                )
+                self.jobs.cut_off(request_id)
 
     async def _enter(self, checked: Checked) -> Heads:
         """Write the request to the log before anyone is asked; return the head that covers it, with its proofs.
@@ -349,7 +363,11 @@ class RequestDesk:
             membership = self._directory.in_force()
             verified = verify_request(row.envelope, membership, membership.consortium, int(time.time()))
             published = self._directory.dataset(verified.dataset)
-            if not verified.job or verified.schema_hash != published.schema_hash:
+            if (
+                not self._directory.may_ask(verified.analyst)
+                or not verified.job
+                or verified.schema_hash != published.schema_hash
+            ):
                 return None
             return Checked(verified, row.envelope, plan_of(verified, published.dataset))
         except CohortiumError as error:

@@ -130,6 +130,8 @@ class Coordinator:
             return
         membership = self._directory.membership
         logger.info("reloaded", epoch=membership.epoch if membership else 0, datasets=sorted(self._directory.datasets))
+        self._directory.gate.cut_off()
+        self._desk.cut_off()
         for connection in self._hub.all():
             if self._directory.is_revoked(connection.id):
                 self._hub.unregister(connection)

@@ -342,7 +342,7 @@ class LogRank(_message.Message):
     def __init__(self, time: _Optional[str] = ..., event: _Optional[str] = ..., happened: _Optional[str] = ..., by: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryRequest(_message.Message):
-    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "seen", "job")
+    __slots__ = ("consortium", "analyst", "purpose", "dataset", "schema_hash", "query", "rho_nano", "minimum_cohort", "issued_at", "expires_at", "nonce", "seen", "job", "epoch", "membership_hash")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     ANALYST_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +356,8 @@ class QueryRequest(_message.Message):
     NONCE_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MEMBERSHIP_HASH_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     analyst: str
     purpose: str
@@ -369,7 +371,9 @@ class QueryRequest(_message.Message):
     nonce: bytes
     seen: bytes
     job: bytes
-    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seen: _Optional[bytes] = ..., job: _Optional[bytes] = ...) -> None: ...
+    epoch: int
+    membership_hash: bytes
+    def __init__(self, consortium: _Optional[str] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ..., query: _Optional[bytes] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., issued_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., nonce: _Optional[bytes] = ..., seen: _Optional[bytes] = ..., job: _Optional[bytes] = ..., epoch: _Optional[int] = ..., membership_hash: _Optional[bytes] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("request_id", "sums", "refine_bits", "invited", "threshold", "colluders", "survivors", "rho_nano", "slot", "model", "model_hash")

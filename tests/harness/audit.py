@@ -131,6 +131,7 @@ class World:
         survivors: tuple[str, ...] = INSTITUTIONS,
         budget_permille: int = 0,
         after_s: float = 0,
+        epoch: int = 0,
     ) -> bytes:
         """Log a whole request as the coordinator does: asked; decided; ended and released, or failed."""
         self.now_ms += int(after_s * 1000)
@@ -158,7 +159,9 @@ class World:
         )
         self.append(
             *(
-                self.decision(request_id, name, name != denied_by, rule=rule, budget_permille=budget_permille)
+                self.decision(
+                    request_id, name, name != denied_by, rule=rule, budget_permille=budget_permille, epoch=epoch
+                )
                 for name in INSTITUTIONS
             )
         )
@@ -186,7 +189,14 @@ class World:
         return request_id
 
     def decision(
-        self, request_id: bytes, institution: str, allowed: bool, *, rule: str = "no rule", budget_permille: int = 0
+        self,
+        request_id: bytes,
+        institution: str,
+        allowed: bool,
+        *,
+        rule: str = "no rule",
+        budget_permille: int = 0,
+        epoch: int = 0,
     ) -> log_pb2.LogEntry:
         """An institution's own signed decision, as it is logged. `rule` is the one that denied."""
         rule = "rule 1" if allowed else rule
@@ -196,6 +206,7 @@ class World:
             allowed=allowed,
             rule=rule,
             budget_permille=budget_permille,
+            epoch=epoch,
         ).SerializeToString(deterministic=True)
         signature = self.identities[institution].sign(frame("decision", decision))
         statement = agent_pb2.Answer(decision=decision, signature=signature).SerializeToString(deterministic=True)

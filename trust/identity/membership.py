@@ -99,8 +99,15 @@ class MembershipDocument:
 
         For what it signed in the past. Raise IdentityError where this epoch has no institution of that id.
         """
-        now = self.institution(participant).identity_key
-        return [now, *retired_by_rotation(self.key_changes, participant)]
+        return self.keys_in_use(self.institution(participant).id)
+
+    def keys_in_use(self, participant: str) -> list[bytes]:
+        """Return the identity key in force of anybody, and those that it gave up itself; none for who is not here.
+
+        What was begun with one of them may go on; nothing new may begin with an old one.
+        """
+        now = self.identity_keys.get(participant)
+        return [] if now is None else [now, *retired_by_rotation(self.key_changes, participant)]
 
     def check_age(self, now: int) -> None:
         """Raise IdentityError where the document is past its end: a newer one must be there, or is withheld."""

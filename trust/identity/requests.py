@@ -53,6 +53,9 @@ class VerifiedRequest:
     expires_at: int
     seen: Checkpoint | None
     """The newest head of the log that the analyst has seen; the log's own signature on it is verified."""
+    epoch: int
+    membership_hash: bytes
+    """The newest membership that the analyst has seen; 0 and empty where the request does not say."""
     payload: bytes = field(repr=False)
     envelope: bytes = field(repr=False)
 
@@ -72,12 +75,13 @@ def build_request(
     now: int,
     lifetime: int = LIFETIME,
     seen: bytes = b"",
+    membership: MembershipDocument | None = None,
 ) -> tuple[bytes, bytes]:
     """Return (request id, envelope bytes) signed by the analyst's identity key.
 
     Either `query` or `job` is given. `now` is in unix seconds, `lifetime` in seconds, `rho_nano` in 10^-9 of zCDP.
-    `seen` is the newest signed head of the log that the analyst has seen (see `trust.tlog.gossip`). Raises QueryError
-    where `verify_request` would refuse the form.
+    `membership` is the newest one that the analyst has seen, `seen` the newest signed head of the log (see
+    `trust.tlog.gossip`). Raises QueryError where `verify_request` would refuse the form.
     """
     message = query_pb2.QueryRequest(
         consortium=consortium,
@@ -93,6 +97,8 @@ def build_request(
         expires_at=now + lifetime,
         nonce=secrets.token_bytes(_NONCE_BYTES),
         seen=seen,
+        epoch=0 if membership is None else membership.epoch,
+        membership_hash=b"" if membership is None else membership.hash,
     )
     _check_form(message)
     payload = message.SerializeToString(deterministic=True)
@@ -137,6 +143,8 @@ def verify_request(
         issued_at=claimed.issued_at,
         expires_at=claimed.expires_at,
         seen=_seen(claimed.seen, membership),
+        epoch=claimed.epoch,
+        membership_hash=claimed.membership_hash,
         payload=payload,
         envelope=envelope,
     )
@@ -173,6 +181,8 @@ def _check_form(message: query_pb2.QueryRequest) -> None:
         raise QueryError(f"an encoded query takes 1 to {MAX_QUERY_BYTES} bytes", hint="ask for less in one query")
     if len(message.seen) > _MAX_HEAD:
         raise QueryError("the request's head of the log is too long", hint="update this software")
+    if len(message.membership_hash) != (32 if message.epoch else 0):
+        raise QueryError("the request's membership hash has the wrong length", hint="update this software")
     if message.rho_nano < 1:
         raise QueryError("a request needs a privacy cost above zero")
     if message.minimum_cohort < MINIMUM_COHORT:

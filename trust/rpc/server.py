@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import inspect
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, cast
 
@@ -38,26 +39,77 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Who may come in at all. `revoked` is asked on every call, so a revocation holds from the next one on.
-
-    A stream that is already open is not asked again: whoever revokes must close it.
-    """
+    """Who may come in at all. `revoked` is asked on every call, and of the calls that are open by `cut_off`."""
 
     consortium: str
     revoked: Callable[[Peer], bool]
+    _open: dict[asyncio.Task[Any], _Call] = field(default_factory=dict, repr=False, compare=False)
 
     def admit(self, peer: Peer, roles: frozenset[str]) -> None:
         """Return, or raise IdentityError (a stranger, or revoked) or PolicyDenied (another role's call)."""
         if peer.consortium != self.consortium:
             raise IdentityError(f"{peer.uri!r} is of another consortium")
         if self.revoked(peer):
-            raise IdentityError(f"{peer.id!r} has been revoked", hint="ask your operator")
+            raise _revoked(peer)
         if peer.role not in roles:
             raise PolicyDenied(
                 f"this is not for the role {peer.role!r}",
                 rule="role",
                 hint=f"it is for: {', '.join(sorted(roles))}; ask your operator for an invitation in that role",
             )
+
+    @contextmanager
+    def passing(self, peer: Peer) -> Iterator[_Call]:
+        """Hold a call open for an admitted peer. Raises IdentityError inside, wherever it waits, once it is cut off."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - calls are served in tasks
+        call = self._open[task] = _Call(task, peer)
+        try:
+            yield call
+        except asyncio.CancelledError:
+            if not call.cut:
+                raise
+            task.uncancel()
+            raise _revoked(peer) from None
+        finally:
+            del self._open[task]
+
+    def cut_off(self) -> None:
+        """End the open calls of everybody who is revoked by now. To be called on the loop that serves them."""
+        for call in self._open.values():
+            if not call.cut and self.revoked(call.peer):
+                call.end()
+
+
+@dataclass
+class _Call:
+    """An open call. While gRPC sends a message of a stream it must not be cancelled: no status would reach the peer."""
+
+    task: asyncio.Task[Any]
+    peer: Peer
+    cut: bool = False
+    sending: bool = False
+
+    def end(self) -> None:
+        """Have it raise where it waits, or once what is being sent has been sent."""
+        self.cut = True
+        if not self.sending:
+            self.task.cancel()
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Hand a message to gRPC; raise IdentityError afterwards where the call was cut off meanwhile."""
+        self.sending = True
+        try:
+            yield
+        finally:
+            self.sending = False
+        if self.cut:
+            raise _revoked(self.peer)
+
+
+def _revoked(peer: Peer) -> IdentityError:
+    return IdentityError(f"{peer.id!r} has been revoked", hint="ask your operator")
 
 
 class Gated(Protocol):
@@ -73,15 +125,17 @@ def serves(*roles: str) -> Callable[[_Method], _Method]:
     """
     allowed = frozenset(roles)
 
-    def admit(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        servicer.gate.admit(peer(context), allowed)
+    def admit(servicer: Gated, context: grpc.aio.ServicerContext[Any, Any]) -> AbstractContextManager[_Call | None]:
+        caller = peer(context)
+        servicer.gate.admit(caller, allowed)
+        return servicer.gate.passing(caller)
 
     return functools.partial(_wrap, admit)
 
 
 def open_to_strangers(method: _Method) -> _Method:
     """Wrap a method that a newcomer calls without a certificate: errors become statuses, nobody is checked."""
-    return _wrap(lambda _servicer, _context: None, method)
+    return _wrap(lambda _servicer, _context: nullcontext(), method)
 
 
 def peer(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
@@ -138,7 +192,9 @@ def _bind_error(host: str, port: int) -> ConfigError:
     return ConfigError(f"cannot listen on {host}:{port}", hint="set `listen` in server.toml")
 
 
-def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], method: _Method) -> _Method:
+def _wrap(
+    admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AbstractContextManager[_Call | None]], method: _Method
+) -> _Method:
     if inspect.isasyncgenfunction(method):
 
         @functools.wraps(method)
@@ -146,10 +202,11 @@ def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
             servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             try:
-                admit(servicer, context)
-                async with aclosing(method(servicer, request, context)) as messages:
-                    async for message in messages:
-                        yield message
+                with admit(servicer, context) as call:
+                    async with aclosing(method(servicer, request, context)) as messages:
+                        async for message in messages:
+                            with call.outside() if call is not None else nullcontext():
+                                yield message
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # whatever it is, only its status may leave
@@ -160,8 +217,8 @@ def _wrap(admit: Callable[[Any, grpc.aio.ServicerContext[Any, Any]], None], meth
     @functools.wraps(method)
     async def unary(servicer: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            admit(servicer, context)
-            return await method(servicer, request, context)
+            with admit(servicer, context):
+                return await method(servicer, request, context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # whatever it is, only its status may leave

@@ -1,0 +1,40 @@
+"""What an auditor sees of a membership that was withheld from an institution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness.audit import INSTITUTIONS, World, new_world
+
+from analytics_client.audit import Report, verify
+
+MINUTE_MS = 60_000
+
+
+def report(world: World) -> Report:
+    return verify(world.entries(), None, world.memberships, world.governance_key, checkpoints=[*world.checkpoints()])
+
+
+@pytest.mark.parametrize(("minutes", "found"), [(0, False), (4, False), (6, True), (600, True)])
+def test_decision_long_after_the_next_epoch_is_named(tmp_path: Path, minutes: int, found: bool) -> None:
+    world = new_world(tmp_path)
+    world.publish()
+    world.now_ms += minutes * MINUTE_MS
+    request_id = world.query(epoch=1)
+    world.witness()
+    said = report(world)
+    assert said.ok is not found, said.findings
+    if found:
+        assert len(said.findings) == len(INSTITUTIONS)
+        assert all("decided under membership epoch 1" in str(finding) for finding in said.findings)
+    assert request_id
+
+
+def test_decision_under_the_newest_epoch_is_as_it_must_be(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    world.publish()
+    world.now_ms += 600 * MINUTE_MS
+    world.query(epoch=2)
+    world.witness()
+    report(world).require()
