@@ -52,7 +52,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Semaphore,
     """Uploads wait: the first is released for each one that began, the second lets them all go."""
     began, go = threading.Semaphore(0), threading.Event()
 
-    def wait(*_: object) -> None:
+    def wait(*_: object, **__: object) -> None:
         began.release()
         assert go.wait(60)
 
