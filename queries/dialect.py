@@ -19,184 +19,16 @@ from sqlglot import Token, TokenType, exp, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
 
+from queries import vocabulary
 from queries.errors import SqlError
 from queries.limits import MAX_SQL_BYTES
+from queries.vocabulary import ENDS_VALUE, EXPECTED, FOLLOWERS, FUNCTIONS, REFUSED_WORDS, ROLES, SCALARS, SUBSET
 
 MAX_NESTING = 24
 """Open parentheses and prefix operators. The parser takes up to 25 Python frames for each, out of 1,000."""
 MAX_TOKENS = 20_000
-FUNCTIONS = {
-    "COUNT": "count",
-    "SUM": "sum",
-    "AVG": "avg",
-    "VARIANCE": "variance",
-    "VAR_SAMP": "variance",
-    "VAR_POP": "var_pop",
-    "STDDEV": "stddev",
-    "STDDEV_SAMP": "stddev",
-    "STDDEV_POP": "stddev_pop",
-    "COUNT_IF": "count_if",
-    "HISTOGRAM": "histogram",
-    "MEDIAN": "median",
-    "QUANTILE_CONT": "quantile",
-    "MIN": "min",
-    "MAX": "max",
-    "SKEWNESS": "skewness",
-    "KURTOSIS": "kurtosis",
-    "CORR": "corr",
-    "COVAR_POP": "covar_pop",
-    "COVAR_SAMP": "covar_samp",
-    "REGR_SLOPE": "regr_slope",
-    "REGR_INTERCEPT": "regr_intercept",
-    "REGR_R2": "regr_r2",
-    "REGR_COUNT": "regr_count",
-}
-"""Every function, with the name its output has by default."""
-SCALARS = {"LN": 1, "SQRT": 1, "ABS": 1, "BOUND": 3}
-"""Functions of the values in one row, with how many arguments each takes."""
 Result = TypeVar("Result")
 
-SUBSET = "SELECT aggregates FROM dataset [WHERE condition] [GROUP BY columns] [HAVING ...] [ORDER BY ...] [LIMIT n]"
-_KEYWORDS = {
-    "SELECT": TokenType.SELECT,
-    "FROM": TokenType.FROM,
-    "WHERE": TokenType.WHERE,
-    "GROUP BY": TokenType.GROUP_BY,
-    "AS": TokenType.ALIAS,
-    "AND": TokenType.AND,
-    "OR": TokenType.OR,
-    "NOT": TokenType.NOT,
-    "IN": TokenType.IN,
-    "BETWEEN": TokenType.BETWEEN,
-    "IS": TokenType.IS,
-    "DISTINCT": TokenType.DISTINCT,
-    "HAVING": TokenType.HAVING,
-    "ORDER BY": TokenType.ORDER_BY,
-    "ASC": TokenType.ASC,
-    "DESC": TokenType.DESC,
-    "LIMIT": TokenType.LIMIT,
-    "CASE": TokenType.CASE,
-    "WHEN": TokenType.WHEN,
-    "THEN": TokenType.THEN,
-    "ELSE": TokenType.ELSE,
-    "END": TokenType.END,
-    "NULL": TokenType.NULL,
-    "!=": TokenType.NEQ,
-    "<>": TokenType.NEQ,
-    "<=": TokenType.LTE,
-    ">=": TokenType.GTE,
-}
-_MARKS = {
-    "(": TokenType.L_PAREN,
-    ")": TokenType.R_PAREN,
-    ",": TokenType.COMMA,
-    ".": TokenType.DOT,
-    "-": TokenType.DASH,
-    "+": TokenType.PLUS,
-    "*": TokenType.STAR,
-    "/": TokenType.SLASH,
-    "=": TokenType.EQ,
-    "<": TokenType.LT,
-    ">": TokenType.GT,
-    ";": TokenType.SEMICOLON,
-}
-_REFUSED_MARKS = dict.fromkeys("[]{}&^:%!|\\~?@#$`'\"", TokenType.UNKNOWN)
-"""They only end a word; a token of this type never passes `_refuse`."""
-_REFUSALS = {
-    "JOIN INNER CROSS NATURAL LEFT RIGHT FULL OUTER ON USING LATERAL UNNEST": "a query reads one dataset",
-    "UNION INTERSECT EXCEPT": "send two queries",
-    "WITH": "ask the dataset itself, in one SELECT",
-    "ORDER": "write ORDER BY after the groups",
-    "OFFSET FETCH QUALIFY": "the result is a DataFrame: cut it there",
-    "INTO": "the result is a DataFrame",
-    "OVER WINDOW PARTITION FILTER": "put the condition into WHERE",
-    "CAST": "columns are numbers or categories already",
-    "LIKE ILIKE SIMILAR REGEXP RLIKE GLOB": "list the categories with IN",
-    "EXISTS ANY SOME": "list the values with IN",
-    "PIVOT UNPIVOT TABLESAMPLE ROLLUP CUBE GROUPING": "GROUP BY categorical columns",
-    "ALL": "ask for aggregates and GROUP BY categorical columns",
-    "TRUE FALSE": "compare a column with a number or a text",
-}
-_REFUSED_WORDS = {word: hint for words, hint in _REFUSALS.items() for word in words.split()}
-_VALUE = "name literal sign point scalar case open"
-_AFTER = (
-    "operator compare and or close comma from as where group-by having order-by limit asc desc when then else end-case"
-    " in name-not between is end"
-)
-_FOLLOWERS = {
-    role: frozenset(followers.split())
-    for role, followers in {
-        "select": f"{_VALUE} call star",
-        "from": "name",
-        "where": f"{_VALUE} call not",
-        "group-by": _VALUE,
-        "having": f"{_VALUE} call not",
-        "order-by": f"{_VALUE} call",
-        "limit": "literal",
-        "asc": "comma limit end",
-        "desc": "comma limit end",
-        "as": "name",
-        "and": f"{_VALUE} call not",
-        "or": f"{_VALUE} call not",
-        "not": f"{_VALUE} call not",
-        "name-not": "in between",
-        "in": "open",
-        "between": "literal sign point",
-        "is": "null is-not",
-        "is-not": "null",
-        "null": "and or close where group-by having order-by limit when then else end-case comma end",
-        "compare": f"{_VALUE} call null",
-        "operator": _VALUE,
-        "open": f"{_VALUE} call not star null close distinct",
-        "distinct": "name",
-        "close": f"{_AFTER} name",
-        "comma": f"{_VALUE} call not star null",
-        "point": "qualified literal star",
-        "sign": "literal point name scalar open",
-        "star": "close from comma",
-        "case": "when",
-        "when": f"{_VALUE} call not",
-        "then": f"{_VALUE} null",
-        "else": f"{_VALUE} null",
-        "end-case": f"{_AFTER} name",
-        "name": f"{_AFTER} point name",
-        "qualified": f"{_AFTER} name",
-        "call": "open",
-        "scalar": "open",
-        "literal": _AFTER,
-    }.items()
-}
-_ENDS_VALUE = frozenset({"name", "qualified", "literal", "close", "end-case"})
-"""What may follow what. With nesting capped, nothing built from these pairs makes the parser recurse or back-track."""
-_ROLES = {
-    TokenType.SELECT: "select", TokenType.FROM: "from", TokenType.WHERE: "where", TokenType.GROUP_BY: "group-by",
-    TokenType.ALIAS: "as", TokenType.AND: "and", TokenType.OR: "or", TokenType.NOT: "not", TokenType.IN: "in",
-    TokenType.BETWEEN: "between", TokenType.IS: "is", TokenType.NULL: "null", TokenType.EQ: "compare",
-    TokenType.NEQ: "compare", TokenType.LT: "compare", TokenType.LTE: "compare", TokenType.GT: "compare",
-    TokenType.GTE: "compare", TokenType.L_PAREN: "open", TokenType.R_PAREN: "close", TokenType.COMMA: "comma",
-    TokenType.DOT: "point", TokenType.DASH: "sign", TokenType.PLUS: "sign", TokenType.STAR: "star",
-    TokenType.DISTINCT: "distinct", TokenType.HAVING: "having", TokenType.ORDER_BY: "order-by", TokenType.ASC: "asc",
-    TokenType.DESC: "desc", TokenType.LIMIT: "limit", TokenType.CASE: "case", TokenType.WHEN: "when",
-    TokenType.THEN: "then", TokenType.ELSE: "else", TokenType.END: "end-case", TokenType.SLASH: "operator",
-    TokenType.VAR: "name", TokenType.IDENTIFIER: "name", TokenType.NUMBER: "literal", TokenType.STRING: "literal",
-}  # fmt: skip
-_EXPECTED = {
-    "select": "name aggregates, such as COUNT(*) or AVG(age)",
-    "from": "name one dataset; subqueries and files cannot be queried",
-    "comma": "remove the comma or go on with the list",
-    "group-by": "name categorical columns",
-    "distinct": "only persons can be counted apart: COUNT(DISTINCT patient_id)",
-    "is": "write IS NULL or IS NOT NULL",
-    "is-not": "write IS NOT NULL",
-    "in": "list the values in parentheses",
-    "compare": "compare a column with a number or a text in quotes",
-    "between": "write BETWEEN 18 AND 65",
-    "name-not": "write NOT IN or NOT BETWEEN",
-    "star": "rows are never returned: ask for aggregates",
-    "operator": "write a column, a number or an expression in parentheses",
-    "case": "write CASE WHEN condition THEN value ELSE value END",
-    "limit": "write a whole number",
-}
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED_OR_COMMENT = re.compile(
@@ -211,8 +43,8 @@ class Subset(Dialect):
     class Tokenizer(tokens.Tokenizer):
         """Words and marks of the subset; every other word is a name."""
 
-        KEYWORDS: ClassVar[dict[str, TokenType]] = _KEYWORDS
-        SINGLE_TOKENS: ClassVar[dict[str, TokenType]] = {**_MARKS, **_REFUSED_MARKS}
+        KEYWORDS: ClassVar[dict[str, TokenType]] = vocabulary.KEYWORDS
+        SINGLE_TOKENS: ClassVar[dict[str, TokenType]] = {**vocabulary.MARKS, **vocabulary.REFUSED_MARKS}
         COMMENTS: ClassVar[list[str | tuple[str, str]]] = ["--"]
         COMMENTS_TERMINATE_AT_NEWLINE_ONLY = True
 
@@ -340,7 +172,7 @@ def _refuse(source: Text, found: list[Token]) -> None:
         calls = position + 1 < len(found) and found[position + 1].token_type is TokenType.L_PAREN
         _refuse_token(source, token, before, calls)
         role = _role(token, before, calls)
-        if before and role not in _FOLLOWERS[before]:
+        if before and role not in FOLLOWERS[before]:
             raise _misplaced(source, token, before)
         if role in {"open", "case"}:
             opened.append(nots + 1)
@@ -355,13 +187,13 @@ def _refuse(source: Text, found: list[Token]) -> None:
             message = f"the query is nested more than {MAX_NESTING} levels deep"
             raise source.error(token.start, message, "remove needless parentheses")
         before = role
-    if "end" not in _FOLLOWERS[before]:
-        raise source.error(found[-1].start, "the query ends too early", _EXPECTED.get(before, f"write {SUBSET}"))
+    if "end" not in FOLLOWERS[before]:
+        raise source.error(found[-1].start, "the query ends too early", EXPECTED.get(before, f"write {SUBSET}"))
 
 
 def _role(token: Token, before: str, calls: bool) -> str:
     """Return what a token is for, seen from the one before it and whether a parenthesis opens after it."""
-    role = _ROLES[token.token_type]
+    role = ROLES[token.token_type]
     match role, before:
         case "not", "name" | "qualified":
             return "name-not"
@@ -371,14 +203,14 @@ def _role(token: Token, before: str, calls: bool) -> str:
             return "qualified"
         case "name", _ if calls:
             return "scalar" if token.text.upper() in SCALARS else "call"
-        case "sign" | "star", _ if before in _ENDS_VALUE:
+        case "sign" | "star", _ if before in ENDS_VALUE:
             return "operator"
         case _:
             return role
 
 
 def _misplaced(source: Text, token: Token, before: str) -> SqlError:
-    hint = _EXPECTED.get(before, f"write {SUBSET}")
+    hint = EXPECTED.get(before, f"write {SUBSET}")
     if token.token_type is TokenType.L_PAREN and before in {"name", "qualified"}:
         hint = "aggregates stand between SELECT and FROM"
     if token.token_type is TokenType.DISTINCT:
@@ -392,7 +224,7 @@ def _refuse_token(source: Text, token: Token, before: str, calls: bool) -> None:
     kind, text = token.token_type, token.text
     if kind is TokenType.SEMICOLON:
         raise source.error(token.start, "one query is one statement", "remove what follows the semicolon")
-    if kind not in _ROLES:
+    if kind not in ROLES:
         raise source.error(token.start, f"{_shown(token)} has no place in a query", f"write {SUBSET}")
     if kind is TokenType.SELECT and before:
         raise source.error(token.start, "a second SELECT is not possible", "one SELECT over one dataset: no subqueries")
@@ -413,7 +245,7 @@ def _refuse_function(source: Text, token: Token) -> None:
     name = token.text.upper()
     if token.token_type is TokenType.VAR and (name in FUNCTIONS or name in SCALARS):
         return
-    if name in _REFUSED_WORDS:
+    if name in REFUSED_WORDS:
         _refuse_word(source, token)
     near = get_close_matches(name[:64], [*FUNCTIONS, *SCALARS], n=1, cutoff=0.75)
     known = f"did you mean {near[0]}?" if near else f"there are {', '.join((*FUNCTIONS, *SCALARS))}"
@@ -426,8 +258,8 @@ def _refuse_function(source: Text, token: Token) -> None:
 
 def _refuse_word(source: Text, token: Token) -> None:
     word = token.text.upper()
-    if word in _REFUSED_WORDS:
-        hint = _REFUSED_WORDS[word]
+    if word in REFUSED_WORDS:
+        hint = REFUSED_WORDS[word]
         if token.text.lower() in source.columns:
             hint += f'; for the column of this name write "{token.text.lower()}"'
         raise source.error(token.start, f"{word} is not possible", hint)

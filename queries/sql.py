@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from queries import ir, schema
-from queries.dialect import FUNCTIONS, SCALARS, Text, read, run_on_own_stack
+from queries.dialect import Text, read, run_on_own_stack
 from queries.errors import SqlError, UnknownName
-from queries.expressions import extend, slug
-from queries.finish import Finish, Order
-from queries.limits import MAX_BINS, walk
-from queries.model_answers import label_of
+from queries.expressions import extend
+from queries.finish import Finish
+from queries.limits import MAX_BINS
 from queries.models import check as check_model
-from queries.naming import PartName, settle
+from queries.naming import settle
 from queries.resolve import equal_width, resolve
-from queries.sql_values import COMPARISONS, FLIPPED, ValueReader, folded, is_literal, only
+from queries.sql_finish import FinishReader, is_aggregate, word
+from queries.sql_values import folded, only
+from queries.vocabulary import FUNCTIONS
 
 PAIRED: dict[str, Callable[[str, str], ir.Model]] = {
     "CORR": ir.Correlation,
@@ -121,22 +122,12 @@ def _dataset(tree: exp.Select, source: Text, schemas: Mapping[str, schema.Datase
     return schemas[name], folded(alias.this) if alias is not None else name
 
 
-def _is_aggregate(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Anonymous) and str(node.this).upper() not in SCALARS
-
-
-def _word(name: str) -> str:
-    """Return what a column or value is called in a default name."""
-    return slug(name.expression) if isinstance(name, PartName) else name
-
-
-class _Reader(ValueReader):
+class _Reader(FinishReader):
     """Takes the parts of one SELECT."""
 
     def __init__(self, source: Text, dataset: schema.Dataset, qualifiers: frozenset[str]) -> None:
         super().__init__(source, dataset, qualifiers)
         self.derived: list[ir.Derived] = []
-        self.aggregates: dict[str, ir.Aggregate] = {}
 
     def keys(self, group: exp.Expr | None, selected: list[exp.Expr]) -> tuple[ir.Key, ...]:
         """Return the keys of GROUP BY: categorical columns, or values of the select list by their alias."""
@@ -164,7 +155,7 @@ class _Reader(ValueReader):
         name = folded(node.this) if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) else ""
         value = named.get(name)
         known = any(column.name == name for column in self.dataset.columns)
-        if value is None or known or isinstance(value, exp.Column) or _is_aggregate(value):
+        if value is None or known or isinstance(value, exp.Column) or is_aggregate(value):
             return self.measured(node)
         self.derived.append(ir.Derived(name, self.value(value)))
         with self.at(value):
@@ -179,7 +170,7 @@ class _Reader(ValueReader):
             expression, alias = (node.this, node.args["alias"]) if isinstance(node, exp.Alias) else (node, None)
             if isinstance(expression, exp.Column) and not isinstance(expression.this, exp.Star):
                 self._selected_key(node, self.column(expression).name, grouped, alias)
-            elif _is_aggregate(expression) or isinstance(expression, exp.Star | exp.Column):
+            elif is_aggregate(expression) or isinstance(expression, exp.Star | exp.Column):
                 default, aggregate = self.aggregate(expression)
                 named.append((node, alias.this if alias is not None else None, default, aggregate))
             elif not (alias is not None and folded(alias) in grouped) and self.part(expression).name not in grouped:
@@ -246,7 +237,7 @@ class _Reader(ValueReader):
         if function == "COUNT_IF":
             return self._count_if(node, arguments[0])
         column = self.measured(arguments[0])
-        default = f"{FUNCTIONS[function]}_{_word(column.name)}"
+        default = f"{FUNCTIONS[function]}_{word(column.name)}"
         if function == "COUNT":
             return default, ir.Count(column.name)
         if function == "HISTOGRAM":
@@ -281,93 +272,6 @@ class _Reader(ValueReader):
             raise self.error(node, "COUNT_IF takes a condition", "as in COUNT_IF(age > 65)")
         return "count_if", ir.Sum(self.part(condition).name)
 
-    def finish(self, tree: exp.Select, keys: tuple[ir.Key, ...]) -> Finish:
-        """Return what HAVING, ORDER BY and LIMIT do with the answer."""
-        names = (*(key.column for key in keys), *self.aggregates)
-        having, order, limit = (tree.args.get(part) for part in ("having", "order", "limit"))
-        orders = []
-        for each in order.expressions if order is not None else ():
-            only(each, self.source, "this", "desc", "nulls_first")
-            orders.append(Order(self._output(each.this, names), bool(each.args.get("desc"))))
-        rows = None
-        if limit is not None:
-            only(limit, self.source, "expression")
-            count = limit.expression
-            if not isinstance(count, exp.Literal) or not count.name.isdecimal() or len(count.name) > 9:
-                raise self.error(count, "LIMIT takes a whole number", "as in LIMIT 10")
-            rows = int(count.name)
-        kept = None
-        if having is not None:
-            kept = self._having(having.this, names)
-            for _node in walk(kept):
-                pass  # raises where it passes a cap
-        return Finish(kept, tuple(orders), rows)
-
-    def _output(self, node: exp.Expr, names: tuple[str, ...]) -> str:
-        """Return the output or key that a node of HAVING or ORDER BY means: by name, or by the same aggregate again."""
-        if isinstance(node, exp.Column) and isinstance(node.this, exp.Identifier) and not node.args.get("table"):
-            name = folded(node.this)
-            for known in names:
-                if known in {name, node.this.name}:
-                    return self._single(node, known)
-            line, column = self.source.where(node)
-            raise UnknownName("output", name, names, line=line, column=column)
-        if _is_aggregate(node):
-            _default, wanted = self.aggregate(node)
-            for name, aggregate in self.aggregates.items():
-                if aggregate == wanted:
-                    return self._single(node, name)
-            raise self.error(node, "this is not among the outputs, and asking for it would cost privacy",
-                             "add it to the select list")  # fmt: skip
-        raise self.error(node, "a key or an output is expected here", f"one of {', '.join(map(_word, names))}")
-
-    def _single(self, node: exp.Expr, name: str) -> str:
-        """Refuse outputs of several numbers here, before anything is paid for."""
-        aggregate = self.aggregates.get(name)
-        if isinstance(aggregate, ir.Histogram) or (isinstance(aggregate, ir.Model) and label_of(aggregate)):
-            raise self.error(node, f"{name!r} is several numbers a row", "sort and filter by an output of one number")
-        return name
-
-    def _having(self, node: exp.Expr, names: tuple[str, ...]) -> ir.Predicate:  # noqa: PLR0911 -- one a form
-        """Return a condition on outputs and keys. Recursion is bounded as in `predicate`."""
-        match node:
-            case exp.Paren():
-                return self._having(node.this, names)
-            case exp.Not():
-                return ir.Not(self._having(node.this, names))
-            case exp.And():
-                return ir.AllOf(tuple(self._having(part, names) for part in self.chain(node, exp.And)))
-            case exp.Or():
-                return ir.AnyOf(tuple(self._having(part, names) for part in self.chain(node, exp.Or)))
-            case exp.Between():
-                only(node, self.source, "this", "low", "high")
-                name = self._output(node.this, names)
-                low, high = (self._plain(name, node.args[end]) for end in ("low", "high"))
-                return ir.AllOf((ir.Comparison(name, ">=", low), ir.Comparison(name, "<=", high)))
-            case exp.In():
-                only(node, self.source, "this", "expressions")
-                name = self._output(node.this, names)
-                return ir.IsIn(name, tuple(self._plain(name, value) for value in node.expressions))
-        operator = COMPARISONS.get(type(node))
-        if operator is None:
-            raise self.error(node, "this is no condition on outputs", "as in HAVING COUNT(*) > 100")
-        only(node, self.source, "this", "expression")
-        if is_literal(node.this):
-            name = self._output(node.expression, names)
-            return ir.Comparison(name, FLIPPED[operator], self._plain(name, node.this))
-        name = self._output(node.this, names)
-        return ir.Comparison(name, operator, self._plain(name, node.expression))
-
-    def _plain(self, name: str, node: exp.Expr) -> ir.Scalar:
-        """Return the literal that an output or key is compared with."""
-        value = self.value(node) if is_literal(node) and not isinstance(node, exp.Null) else None
-        if not isinstance(value, ir.Constant):
-            raise self.error(node, "a literal is expected here", "compare an output with a number, a key with a text")
-        if isinstance(value.value, str) == (name in self.aggregates):
-            hint = "an output is a number" if name in self.aggregates else "write keys as texts in single quotes"
-            raise self.error(node, f"{name!r} cannot be compared with this", hint)
-        return value.value
-
     def _share(self, node: exp.Expr) -> float:
         if not isinstance(node, exp.Literal) or node.is_string or not 0 <= float(node.name) <= 1:
             raise self.error(node, "a quantile lies between 0 and 1", "0.5 is the median")
@@ -386,7 +290,7 @@ class _Reader(ValueReader):
                 )
             names.append(column.name)
         with self.at(node):
-            return f"{FUNCTIONS[function]}_{_word(names[0])}_{_word(names[1])}", check_model(
+            return f"{FUNCTIONS[function]}_{word(names[0])}_{word(names[1])}", check_model(
                 PAIRED[function](*names), self.dataset
             )
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from sqlglot import exp
 
 from queries import ir, schema
-from queries.dialect import SCALARS, SUBSET, Text
+from queries.dialect import Text
 from queries.errors import LiteralError, QueryError, SqlError, UnknownName
 from queries.expressions import extend
 from queries.limits import MAX_EXPRESSION_DEPTH
 from queries.naming import PartName
 from queries.resolve import literal
+from queries.vocabulary import SCALARS, SUBSET
 
 COMPARISONS: dict[type[exp.Expr], ir.Operator] = {
     exp.EQ: "=", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
