@@ -17,6 +17,9 @@ from queries.training.plan import JobPlan
 from queries.training.scores import BINS, ERROR_NUMBERS, Scores
 
 _DRAWS = 500
+_SHARES = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "brier", "c_index")
+_RANGES = dict.fromkeys(_SHARES, (0.0, 1.0)) | dict.fromkeys(("persons", "events", "loss", "rmse"), (0.0, np.inf))
+"""What a measure can be, whatever the noise says. NaN, where there is nothing to divide by, stays."""
 Measures = Callable[[Floats], dict[str, float]]
 
 
@@ -63,7 +66,9 @@ def evaluate(plan: JobPlan, sums: Floats, deviation: float) -> Evaluation:
     metrics = []
     for name, value in values.items():
         error = float(np.nanstd([draw[name] for draw in drawn])) if deviation > 0 else 0.0
-        metrics.append(Metric(name, value, value - Z95 * error, value + Z95 * error))
+        lowest, highest = _RANGES.get(name, (-np.inf, np.inf))
+        inside = min(max(value, lowest), highest)  # no further from the truth, which lies inside: intervals still cover
+        metrics.append(Metric(name, inside, max(inside - Z95 * error, lowest), min(inside + Z95 * error, highest)))
     calibration = _calibration(sums.reshape(statistic.shape), deviation) if statistic.shape == (BINS, 2) else ()
     return Evaluation(tuple(metrics), sums.reshape(statistic.shape), deviation, calibration)
 

@@ -107,6 +107,19 @@ def test_intervals_cover_the_pooled_value() -> None:
     assert max(exact.values()) == 0
 
 
+def test_measures_stay_where_they_can_be() -> None:
+    values = {name: column[:40] for name, column in people().items()}
+    plan = scored("logistic", "y", [0.1, 9.0])
+    held = 0
+    for seed in range(30):
+        found = measured(plan, values, noise=3.0, seed=seed)
+        for name in ("accuracy", "auc", "specificity", "brier"):
+            metric = found[name]
+            held += metric.value in (0.0, 1.0)
+            assert np.isnan(metric.value) or 0 <= metric.low <= metric.value <= metric.high <= 1
+    assert held > 0  # the noise did lead outside
+
+
 def test_each_person_is_one_cell() -> None:
     plan = scored("logistic", "y", [0.1, 2.0])
     values = {"x": np.array([0.3, np.nan, 0.2]), "y": np.array([1.0, 1.0, np.nan])}
