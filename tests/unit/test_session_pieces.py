@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analytics_client.session import LONGEST_RELEASE_BYTES, _joined
+from analytics_client.connection import LONGEST_RELEASE_BYTES, joined
 from protos.v1 import analyst_pb2
 from queries.errors import ProtocolViolation
 
@@ -17,7 +17,7 @@ def piece(step: str, data: bytes) -> analyst_pb2.Progress:
 
 def test_pieces_come_out_whole_and_in_order() -> None:
     messages = [piece("joined", b""), piece("release", b"a" * 5), piece("release", b"b" * 5), piece("released", b"c")]
-    reports = list(_joined(messages))
+    reports = list(joined(messages))
     assert [report.step for report in reports] == ["joined", "released"]
     assert reports[1].release == b"aaaaabbbbbc"
 
@@ -32,5 +32,5 @@ def test_a_coordinator_that_never_stops_sending_is_refused_before_memory_is_full
             yield piece("release", bytes(PIECE))
 
     with pytest.raises(ProtocolViolation, match="more than any question"):
-        list(_joined(endless()))  # type: ignore[arg-type]  # a generator of pieces
+        list(joined(endless()))  # type: ignore[arg-type]  # a generator of pieces
     assert sent <= LONGEST_RELEASE_BYTES + PIECE
