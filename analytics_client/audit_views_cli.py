@@ -81,10 +81,12 @@ def who_asked(
     wanted = _Wanted(dataset, analyst, institution, outcome, milliseconds(since), milliseconds(before))
     asked = wanted.of(requests(history.entries))
     if json:
-        print_json([_request_record(request) for request in asked])
+        print_json([_request_record(request) | {"service": request.analyst in report.services} for request in asked])
     else:
         from analytics_client import render
 
+        people = [r for r in asked if r.analyst not in report.services]
+        programs = [r for r in asked if r.analyst in report.services]
         rows = [
             (
                 str(r.seq),
@@ -96,10 +98,14 @@ def who_asked(
                 ", ".join(r.survivors) if r.outcome == "released" else _said_no(r),
                 f"{r.spent_nano / 1e9:g}",
             )
-            for r in asked
+            for r in (*people, *programs)
         ]
         columns = [">entry", "when (UTC)", "who", "asked", "purpose", "end", "by", ">rho"]
-        render.stdout().print(render.grid(columns, rows, title=f"Who asked of {dataset}: {len(asked)} requests"))
+        title = f"Who asked of {dataset}: {len(people)} requests"
+        render.stdout().print(render.grid(columns, rows[: len(people)], title=title))
+        if programs:
+            title = f"Service accounts, with no person behind them: {len(programs)} requests"
+            render.stdout().print(render.grid(columns, rows[len(people) :], title=title))
     report.require()
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from analytics_server import log_cli
+from analytics_server import log_cli, service_cli
 from analytics_server.council_cli import app as council_app
 from analytics_server.membership_cli import Folder, GovernanceOption, Json, governed, membership_app, poke, table
 from queries.errors import ConfigError
@@ -28,6 +28,7 @@ app.add_typer(log_cli.identity_app, name="identity")
 app.add_typer(membership_app, name="membership")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(council_app, name="council")
+app.add_typer(service_cli.service_app, name="service")
 
 
 @app.command()
@@ -120,6 +121,10 @@ def invite(
     id: Annotated[str, typer.Option(help="The newcomer's id, never given twice.")],  # noqa: A002 - the option's name
     organisation: Annotated[str, typer.Option(metavar="NAME", help="Whose agent it is; counts once in a cohort.")] = "",
     valid_hours: Annotated[float, typer.Option(help="Hours until the invitation expires.")] = 24,
+    service_days: Annotated[
+        float, typer.Option(metavar="DAYS", help="Make it a service account, no person's, for so long.")
+    ] = 0,
+    datasets: Annotated[str, typer.Option(metavar="A,B", help="What a service account may ask of.")] = "",
     json: Json = False,
 ) -> None:
     """Print an invitation token, once. Give it to the newcomer over a channel that you trust."""
@@ -129,6 +134,10 @@ def invite(
     from analytics_server.coordinator import enrolment
     from analytics_server.governance import opened
 
+    now = datetime.now(UTC)
+    if bool(datasets) > bool(service_days):
+        raise ConfigError("--datasets is of a service account", hint="--service-days 90")
+    service = service_cli.scope(role, datasets, service_days, now) if service_days else None
     config = folders.load(folder)
     with opened(config) as (store, log):
         invitation = enrolment.invite(
@@ -139,7 +148,8 @@ def invite(
             participant=id,
             organisation=organisation,
             valid_hours=valid_hours,
-            now=datetime.now(UTC),
+            now=now,
+            service=service,
         )
     poke(config)
     if json:

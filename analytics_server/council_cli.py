@@ -79,8 +79,9 @@ def propose(
             raise ConfigError(f"{schema} is not UTF-8 text", hint="save it as UTF-8") from None
     files.write_new(file, envelope, secret=False)
     added, removed, rekeyed = (changes.added, changes.removed, changes.rekeyed) if changes else ((), (), ())
+    rescoped = changes.rescoped if changes else ()
     if json:
-        said = {"added": list(added), "removed": list(removed), "rekeyed": list(rekeyed)}
+        said = {"added": list(added), "removed": list(removed), "rekeyed": list(rekeyed), "rescoped": list(rescoped)}
         print_json({"file": str(file), "threshold": council.threshold, **said})
         return
     for name in added:
@@ -89,6 +90,8 @@ def propose(
         typer.echo(f"- {name}")
     for name in rekeyed:
         typer.echo(f"~ {name}, another key")
+    for name in rescoped:
+        typer.echo(f"~ {name}, another scope")
     typer.echo(f"Next: {council.threshold} members run cohortium-server council sign {file} --key KEY")
 
 

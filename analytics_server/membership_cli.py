@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from analytics_server.config import ServerConfig
     from analytics_server.governance import Changes, Governance
     from analytics_server.store import KeyChangeRow
-    from trust.identity.membership import MembershipDocument
+    from trust.identity.membership import MembershipDocument, Person
 
 membership_app = typer.Typer(
     no_args_is_help=True, help="Who belongs to the consortium: show, pending, publish, revoke, recover."
@@ -67,18 +67,22 @@ def membership_pending(folder: Folder, json: Json = False) -> None:
             for name in changes.added
         ]
         rekeyed = [{"id": name, **_new_key(keys_to_come[name])} for name in changes.rekeyed]
-        print_json({"added": added, "removed": list(changes.removed), "rekeyed": rekeyed})
+        rescoped = list(changes.rescoped)
+        print_json({"added": added, "removed": list(changes.removed), "rekeyed": rekeyed, "rescoped": rescoped})
         return
     if not changes:
         typer.echo("Nothing is pending.")
     for name in changes.added:
         row = rows[name]
         of = f" of {row.organisation}" if row.organisation else ""
-        typer.echo(f"+ {name}, {row.role}{of}, key {fingerprint(row.identity_key)}")
+        kind = ", a service account" if row.service else ""
+        typer.echo(f"+ {name}, {row.role}{of}{kind}, key {fingerprint(row.identity_key)}")
     for name in changes.rekeyed:
         change = keys_to_come[name]
         why = f"recovery: {change.reason}" if change.reason else "rotated by its holder"
         typer.echo(f"~ {name}, key {fingerprint(change.old_key)} -> {fingerprint(change.new_key)}, {why}")
+    for name in changes.rescoped:
+        typer.echo(f"~ {name}, service account: {rows[name].service}")
     for name in changes.removed:
         typer.echo(f"- {name}")
 
@@ -105,6 +109,7 @@ def membership_publish(folder: Folder, governance: GovernanceOption = None, json
                 "added": list(changes.added),
                 "removed": list(changes.removed),
                 "rekeyed": list(changes.rekeyed),
+                "rescoped": list(changes.rescoped),
             }
         )
         return
@@ -181,6 +186,10 @@ def poke(config: ServerConfig) -> None:
     control.poke(config.folder)
 
 
+def _roles(person: Person) -> str:
+    return ", ".join(person.roles) + (" (service account)" if person.service is not None else "")
+
+
 def _new_key(change: KeyChangeRow) -> dict[str, object]:
     return {"old_key": change.old_key, "new_key": change.new_key, "reason": change.reason}
 
@@ -190,7 +199,7 @@ def _show(document: MembershipDocument, *, json: bool) -> None:
 
     rows = [
         *((i.id, "agent", i.organisation, i.identity_key) for i in document.institutions),
-        *((p.id, ", ".join(p.roles), "", p.identity_key) for p in document.people),
+        *((p.id, _roles(p), "", p.identity_key) for p in document.people),
     ]
     if json:
         print_json(
@@ -225,6 +234,7 @@ def _say_published(document: MembershipDocument, changes: Changes) -> None:
     if changes:
         parts = [f"added {', '.join(changes.added)}"] if changes.added else []
         parts += [f"removed {', '.join(changes.removed)}"] if changes.removed else []
+        parts += [f"another scope for {', '.join(changes.rescoped)}"] if changes.rescoped else []
         parts += [f"new keys for {', '.join(changes.rekeyed)}"] if changes.rekeyed else []
         typer.echo(f"Epoch {document.epoch} is published: {'; '.join(parts)}.")
     else:

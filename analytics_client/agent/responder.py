@@ -71,10 +71,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the steward allows now: who may ask what, and for how much."""
+    """What the steward allows now: who may ask what, and for how much. `digest` is SHA-256 of the file that says so."""
 
     policy: Policy
     budgets: Budgets
+    digest: bytes
 
 
 @dataclass(eq=False)
@@ -280,6 +281,7 @@ class Responder:
             decision.slot, decision.model_hash = step.slot, step.model_hash
         noise, lanes = self._check_shape(parameters, verified, plan)
         granted = self._granted()
+        decision.policy_hash = granted.digest
         core = AgentRound(
             announce.parameters,
             me=self._me,

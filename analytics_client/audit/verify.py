@@ -55,6 +55,8 @@ class Report:
     claims to be older by more than clocks may differ."""
     strange_heads: tuple[tuple[int, str, int, int], ...] = ()
     """(entry, institution, size, unix milliseconds) of decisions under a head that is not among those given here."""
+    services: frozenset[str] = frozenset()
+    """Ids of accounts that no person is behind, in any membership."""
     consortium: str = ""
     """By the newest membership that verifies."""
     silent_since: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -243,10 +245,11 @@ class _Run:
         except DecodeError:
             self.find(f"the statement of {event.institution} cannot be read", seq)
             return
-        if (decision.institution, decision.request_id, decision.allowed) != (
+        if (decision.institution, decision.request_id, decision.allowed, decision.policy_hash) != (
             event.institution,
             event.request_id,
             event.allowed,
+            event.policy_hash,
         ):
             self.find(f"records another decision than {event.institution} signed", seq)
             return
@@ -407,6 +410,7 @@ class _Run:
             },
             back_dated=tuple(self.back_dated),
             strange_heads=tuple(self.strange_heads),
+            services=frozenset(p.id for d in documents for p in d.people if p.service is not None),
             consortium=documents[-1].consortium if documents else "",
             silent_since=self._silent_since(),
         )

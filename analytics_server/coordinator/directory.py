@@ -6,6 +6,7 @@ connections, rounds.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -88,7 +89,10 @@ class Directory:
         return not self.is_revoked(analyst) and membership is not None and analyst in membership.identity_keys
 
     def _is_shut_out(self, peer: Peer) -> bool:
-        """Whether the peer was revoked, or comes with a certificate from before its key was lost."""
+        """Whether the peer was revoked, has ended, or comes with a certificate from before its key was lost."""
+        person = self.membership.find_person(peer.id) if self.membership is not None else None
+        if person is not None and person.service is not None and time.time() > person.service.expires_at:
+            return True
         return self.is_revoked(peer.id) or self._tls_keys.get(peer.id, peer.tls_key) != peer.tls_key
 
     def is_member(self, peer: Peer) -> bool:

@@ -25,6 +25,7 @@ from trust.identity import enrolment, keys
 from trust.identity import x509 as certificates
 from trust.identity.invitation import Invitation, new_secret, secret_hash
 from trust.identity.names import PARTICIPANT_ROLES, Peer, check_organisation, check_participant
+from trust.identity.service import Service
 from trust.identity.succession import check_reason
 from trust.rpc.server import open_to_strangers
 
@@ -42,8 +43,12 @@ def invite(
     organisation: str,
     valid_hours: float,
     now: datetime,
+    service: Service | None = None,
 ) -> Invitation:
-    """Record and return an invitation. Raises IdentityError or ConfigError where it could never be redeemed."""
+    """Record and return an invitation, with `service` for an account that no person is behind.
+
+    Raises IdentityError or ConfigError where it could never be redeemed.
+    """
     check_participant(participant)
     if role not in PARTICIPANT_ROLES:
         raise ConfigError(f"there is no role {role!r}", hint=f"roles: {', '.join(PARTICIPANT_ROLES)}")
@@ -61,6 +66,7 @@ def invite(
             participant=participant,
             organisation=organisation,
             expires_at=invitation.expires_at,
+            service="" if service is None else service.to_text(),
         )
         event = log_pb2.Invited(participant=participant, role=role, expires_at=invitation.expires_at)
         log.append_in(uow, [stamped("operator", log_pb2.LogEntry(invited=event))])
@@ -169,11 +175,22 @@ class EnrolmentDesk:
                 epoch_key=request.epoch_key,
                 epoch_key_signature=request.epoch_key_signature,
                 certificate_serial=certificates.serial(leaf),
+                service=invited.service,
             )
+            service = Service.from_text(invited.service)
             event = log_pb2.Enrolled(
-                participant=invited.participant, role=invited.role, identity_key=request.identity_key
+                participant=invited.participant,
+                role=invited.role,
+                identity_key=request.identity_key,
+                service=service is not None,
             )
-            self._log.append_in(uow, [stamped(invited.participant, log_pb2.LogEntry(enrolled=event))])
+            entries = [log_pb2.LogEntry(enrolled=event)]
+            if service is not None:
+                scoped = log_pb2.ServiceScoped(
+                    participant=invited.participant, expires_at=service.expires_at, datasets=service.datasets
+                )
+                entries.append(log_pb2.LogEntry(service_scoped=scoped))
+            self._log.append_in(uow, [stamped(invited.participant, entry) for entry in entries])
             return self._response(invited.participant, leaf)
 
     def renew(self, request: enrolment_pb2.RenewRequest, now: datetime) -> enrolment_pb2.EnrolResponse:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from analytics_server.coordinator.rounds import Dropout, SignedDecision
 from protos.v1 import agent_pb2, log_pb2
+from trust.identity.activity import Activity
 from trust.identity.requests import VerifiedRequest
 from trust.question import model_hash
 from trust.release import release_hash, request_envelope_hash
@@ -18,8 +19,8 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def requested(request: VerifiedRequest, shape: str) -> log_pb2.LogEntry:
-    """A request was received; written before anyone is asked."""
+def requested(request: VerifiedRequest, shape: str, activity: Activity | None) -> log_pb2.LogEntry:
+    """A request was received; written before anyone is asked. `activity` is what its purpose belongs to."""
     return log_pb2.LogEntry(
         at_ms=_now_ms(),
         actor=request.analyst,
@@ -32,6 +33,8 @@ def requested(request: VerifiedRequest, shape: str) -> log_pb2.LogEntry:
             shape=shape,
             rho_nano=request.rho_nano,
             minimum_cohort=request.minimum_cohort,
+            activity="" if activity is None else activity.name,
+            category="" if activity is None else activity.category,
         ),
     )
 
@@ -50,6 +53,7 @@ def decided(signed: SignedDecision) -> log_pb2.LogEntry:
             statement=signed.statement,
             rho_nano_before=decision.rho_nano_before,
             rho_nano_after=decision.rho_nano_after,
+            policy_hash=decision.policy_hash,
         ),
     )
 

@@ -150,7 +150,10 @@ class RequestDesk:
         facts = facts_of(verified, plan, minimum_cohort=cohort, colluders=membership.colluders)
         decision = decide(self._directory.coordinator_policy(), facts)
         if not decision.allowed:
-            entries = [records.requested(verified, shape_of(plan)), records.denied_here(verified, decision.rule)]
+            entries = [
+                records.requested(verified, shape_of(plan), membership.activity(verified.purpose)),
+                records.denied_here(verified, decision.rule),
+            ]
             await self._database.write(lambda uow: self._log.append_in(uow, entries))
             raise PolicyDenied(decision.message, rule=f"coordinator: {decision.rule}", hint=decision.hint)
         return Checked(verified, envelope, plan)
@@ -214,6 +217,7 @@ class RequestDesk:
         and writes nothing.
         """
         verified = checked.verified
+        activity = self._directory.in_force().activity(verified.purpose)
 
         def work(uow: UnitOfWork) -> Heads | analyst_pb2.Progress | RunsElsewhere:
             try:
@@ -234,7 +238,7 @@ class RequestDesk:
                 if self._is_elsewhere(known):
                     return RunsElsewhere()
                 raise
-            seq = self._log.append_in(uow, [records.requested(verified, shape_of(checked.plan))])
+            seq = self._log.append_in(uow, [records.requested(verified, shape_of(checked.plan), activity)])
             return self._witnessing.prove(uow, seq, seen=seen_size(verified))
 
         entered = await self._database.write(work)

@@ -21,6 +21,7 @@ from analytics_server.governance.people import (
     erase_identity,
     identify,
     revoke,
+    scope_service,
 )
 from analytics_server.governance.publishing import (
     Changes,
@@ -55,5 +56,6 @@ __all__ = [
     "publish_signed_dataset",
     "renew_issuing_authority",
     "revoke",
+    "scope_service",
     "stamped",
 ]

@@ -34,6 +34,12 @@ minimum_cohort = {minimum_cohort}
 colluders = {colluders}
 # After so many days without a new membership nobody answers under the last one: a withheld revocation ends with it.
 valid_days = {valid_days}
+
+# The record of processing activities (GDPR art. 30): the log says of every request which one its purpose belongs to.
+# [activities.sepsis-registry]
+# category = "research"
+# legal_basis = "GDPR art. 9(2)(j)"
+# purposes = ["sepsis outcomes", "sepsis incidence"]
 """
 
 

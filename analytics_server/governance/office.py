@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -20,6 +21,7 @@ from analytics_server.store import Store
 from protos.v1 import log_pb2
 from queries.errors import ConfigError
 from trust.identity import files, keys
+from trust.identity.activity import Activity, check_activities
 from trust.identity.council import Council
 
 FOLDER = "governance"
@@ -37,6 +39,7 @@ class Governance:
     colluders: int
     valid_days: int
     """For how long a membership holds from when it is signed."""
+    activities: tuple[Activity, ...]
     key: Ed25519PrivateKey | None
     """None where a council governs: then documents are proposed, signed elsewhere, and published."""
 
@@ -74,8 +77,11 @@ def decided(path: Path, config: ServerConfig) -> Governance:
     try:
         read = tomllib.loads(files.read(path / FILE).decode())
         valid_days = read.get("valid_days", VALID_DAYS)
-        governance = Governance(read["consortium"], read["minimum_cohort"], read["colluders"], valid_days, None)
-    except (ValueError, KeyError):
+        activities = _activities(read.get("activities", {}))
+        governance = Governance(
+            read["consortium"], read["minimum_cohort"], read["colluders"], valid_days, activities, None
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{path / FILE} is damaged", hint="compare docs/operating.md") from None
     numbers = (governance.minimum_cohort, governance.colluders, governance.valid_days)
     if governance.consortium != config.consortium or not all(type(n) is int and 1 <= n < 1000 for n in numbers):
@@ -83,6 +89,16 @@ def decided(path: Path, config: ServerConfig) -> Governance:
             f"{path / FILE} does not fit consortium {config.consortium!r}", hint="compare docs/operating.md"
         )
     return governance
+
+
+def _activities(read: dict[str, dict[str, Any]]) -> tuple[Activity, ...]:
+    """Return the tables [activities.NAME] of `governance.toml`. Raises IdentityError where they cannot be."""
+    found = tuple(
+        Activity(name, table["category"], table.get("legal_basis", ""), tuple(sorted(table["purposes"])))
+        for name, table in sorted(read.items())
+    )
+    check_activities(found)
+    return found
 
 
 def load_council(path: Path) -> Council:

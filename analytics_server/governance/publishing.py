@@ -5,7 +5,7 @@ A single governor signs here; a council's members sign elsewhere what is propose
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analytics_server.audit.log import AuditLog
@@ -16,10 +16,12 @@ from protos.v1 import log_pb2
 from queries import schema
 from queries.errors import ConfigError, IdentityError
 from trust.identity import keys, membership
+from trust.identity.activity import Activity
 from trust.identity.council import Council
 from trust.identity.dataset import PAYLOAD_TYPE as DATASET
 from trust.identity.dataset import sign_dataset, verify_dataset
 from trust.identity.membership import Institution, MembershipDocument, Person
+from trust.identity.service import Service
 from trust.identity.succession import KeyChange
 
 
@@ -31,9 +33,11 @@ class Changes:
     removed: tuple[str, ...]
     rekeyed: tuple[str, ...] = ()
     """Who gets another identity key, by rotation or recovery."""
+    rescoped: tuple[str, ...] = ()
+    """Service accounts that are prolonged, or get other datasets."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.rekeyed)
+        return bool(self.added or self.removed or self.rekeyed or self.rescoped)
 
 
 def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
@@ -103,7 +107,7 @@ def _next_payload(
     changes = _changes(uow, current, institutions, people)
     if current is None and not institutions and not people:
         raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
-    says = governance.minimum_cohort, governance.colluders
+    says = governance.minimum_cohort, governance.colluders, governance.activities
     if current is not None and not changes and _says(current) == says and not _ending(current, now):
         return None, changes
     epoch = 1 if current is None else current.epoch + 1
@@ -122,6 +126,7 @@ def _next_payload(
         colluders=governance.colluders,
         key_changes=(*(current.key_changes if current else ()), *new),
         valid_until=now + governance.valid_days * 86_400,
+        activities=governance.activities,
     )
     return payload, changes
 
@@ -194,7 +199,7 @@ def _enrolled(uow: UnitOfWork) -> tuple[tuple[Institution, ...], tuple[Person, .
         change = pending.get(row.id)
         key = row.identity_key if change is None else change.new_key
         if row.role != "agent":
-            people.append(Person(row.id, (row.role,), key))
+            people.append(Person(row.id, (row.role,), key, Service.from_text(row.service)))
         elif change is None:
             institutions.append(Institution(row.id, row.organisation, key, row.epoch_key, row.epoch_key_signature))
         else:
@@ -213,8 +218,8 @@ def _by_id(institutions: tuple[Institution, ...], people: tuple[Person, ...]) ->
     return {p.id: p for p in participants}
 
 
-def _says(document: MembershipDocument) -> tuple[int, int]:
-    return document.minimum_cohort, document.colluders
+def _says(document: MembershipDocument) -> tuple[int, int, tuple[Activity, ...]]:
+    return document.minimum_cohort, document.colluders, document.activities
 
 
 def _ending(document: MembershipDocument, now: int) -> bool:
@@ -233,8 +238,13 @@ def _changes(
         before = _by_id(current.institutions, current.people)
     after = _by_id(institutions, people)
     rekeyed = sorted(uow.pending_key_changes().keys() & after.keys())
-    for name in before.keys() & after.keys() - set(rekeyed):
-        if before[name] != after[name]:
+    rescoped = []
+    for name in sorted(before.keys() & after.keys()):
+        was, will = before[name], after[name]
+        if isinstance(was, Person) and isinstance(will, Person) and was.service and will.service:
+            rescoped += [name] if was.service != will.service else []
+            was = replace(was, service=will.service)
+        if was != will and name not in rekeyed:
             raise IdentityError(
                 f"the store holds other keys for {name!r} than the membership that governance signed",
                 hint="nothing changes them by design: have an auditor look before anything is signed",
@@ -243,4 +253,5 @@ def _changes(
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
         rekeyed=tuple(rekeyed),
+        rescoped=tuple(rescoped),
     )

@@ -142,6 +142,10 @@ class People:
         if done.rowcount != 1:
             raise IdentityError(f"there is no participant {id!r}", hint="cohortium-server membership show lists them")
 
+    def scope_service(self, id: str, service: str) -> None:
+        """Keep what a service account may do from now on."""
+        self._connection.execute(update(t.participant).where(t.participant.c.id == id).values(service=service))
+
     def identify(self, id: str, name: str, contact: str) -> None:
         """Keep whom an id stands for, replacing what was kept. Raise IdentityError where nobody has enrolled as it."""
         if self.participant(id) is None:

@@ -141,7 +141,7 @@ class Answer(_message.Message):
     def __init__(self, round_id: _Optional[bytes] = ..., decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., join: _Optional[bytes] = ..., cosignature: _Optional[_Union[Cosignature, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "log_size", "log_root", "own_size", "own_root", "budget_permille", "rho_nano_left", "rho_nano_left_all", "epoch", "slot", "model_hash")
+    __slots__ = ("institution", "request_id", "round_id", "allowed", "code", "rule", "message", "hint", "rho_nano_before", "rho_nano_after", "log_size", "log_root", "own_size", "own_root", "budget_permille", "rho_nano_left", "rho_nano_left_all", "epoch", "policy_hash", "slot", "model_hash")
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,7 @@ class Decision(_message.Message):
     RHO_NANO_LEFT_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_LEFT_ALL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_HASH_FIELD_NUMBER: _ClassVar[int]
     institution: str
@@ -180,9 +181,10 @@ class Decision(_message.Message):
     rho_nano_left: int
     rho_nano_left_all: int
     epoch: int
+    policy_hash: bytes
     slot: int
     model_hash: bytes
-    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., own_size: _Optional[int] = ..., own_root: _Optional[bytes] = ..., budget_permille: _Optional[int] = ..., rho_nano_left: _Optional[int] = ..., rho_nano_left_all: _Optional[int] = ..., epoch: _Optional[int] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, institution: _Optional[str] = ..., request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., allowed: _Optional[bool] = ..., code: _Optional[str] = ..., rule: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., log_size: _Optional[int] = ..., log_root: _Optional[bytes] = ..., own_size: _Optional[int] = ..., own_root: _Optional[bytes] = ..., budget_permille: _Optional[int] = ..., rho_nano_left: _Optional[int] = ..., rho_nano_left_all: _Optional[int] = ..., epoch: _Optional[int] = ..., policy_hash: _Optional[bytes] = ..., slot: _Optional[int] = ..., model_hash: _Optional[bytes] = ...) -> None: ...
 
 class Cosignature(_message.Message):
     __slots__ = ("size", "line")

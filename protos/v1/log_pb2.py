@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/log.proto\x12\x0c\x63ohortium.v1\"\xb8\x06\n\x08LogEntry\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12(\n\x07invited\x18\n \x01(\x0b\x32\x15.cohortium.v1.InvitedH\x00\x12*\n\x08\x65nrolled\x18\x0b \x01(\x0b\x32\x16.cohortium.v1.EnrolledH\x00\x12(\n\x07revoked\x18\x0c \x01(\x0b\x32\x15.cohortium.v1.RevokedH\x00\x12\x41\n\x14membership_published\x18\r \x01(\x0b\x32!.cohortium.v1.MembershipPublishedH\x00\x12;\n\x11\x64\x61taset_published\x18\x0e \x01(\x0b\x32\x1e.cohortium.v1.DatasetPublishedH\x00\x12,\n\trequested\x18\x0f \x01(\x0b\x32\x17.cohortium.v1.RequestedH\x00\x12(\n\x07\x64\x65\x63ided\x18\x10 \x01(\x0b\x32\x15.cohortium.v1.DecidedH\x00\x12/\n\x0bround_ended\x18\x11 \x01(\x0b\x32\x18.cohortium.v1.RoundEndedH\x00\x12*\n\x08released\x18\x12 \x01(\x0b\x32\x16.cohortium.v1.ReleasedH\x00\x12&\n\x06\x66\x61iled\x18\x13 \x01(\x0b\x32\x14.cohortium.v1.FailedH\x00\x12)\n\x08log_read\x18\x14 \x01(\x0b\x32\x15.cohortium.v1.LogReadH\x00\x12/\n\x0blog_started\x18\x15 \x01(\x0b\x32\x18.cohortium.v1.LogStartedH\x00\x12\x39\n\x10identity_changed\x18\x16 \x01(\x0b\x32\x1d.cohortium.v1.IdentityChangedH\x00\x12&\n\x06stated\x18\x46 \x01(\x0b\x32\x14.cohortium.v1.StatedH\x00\x12\x38\n\x10key_change_asked\x18P \x01(\x0b\x32\x1c.cohortium.v1.KeyChangeAskedH\x00\x12/\n\x0bkey_changed\x18Q \x01(\x0b\x32\x18.cohortium.v1.KeyChangedH\x00\x42\x07\n\x05\x65vent\"6\n\x0fIdentityChanged\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06\x65rased\x18\x02 \x01(\x08\"8\n\nLogStarted\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\x16\n\x0egovernance_key\x18\x02 \x01(\x0c\"Y\n\x07Invited\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x17\n\x0frecovery_reason\x18P \x01(\t\"C\n\x08\x45nrolled\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\".\n\x07Revoked\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"W\n\x0eKeyChangeAsked\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07old_key\x18\x02 \x01(\x0c\x12\x0f\n\x07new_key\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\"b\n\nKeyChanged\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07old_key\x18\x02 \x01(\x0c\x12\x0f\n\x07new_key\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"=\n\x13MembershipPublished\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fmembership_hash\x18\x02 \x01(\x0c\"8\n\x10\x44\x61tasetPublished\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"\xa2\x01\n\tRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x15\n\renvelope_hash\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61nalyst\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\r\n\x05shape\x18\x06 \x01(\t\x12\x10\n\x08rho_nano\x18\x07 \x01(\x04\x12\x16\n\x0eminimum_cohort\x18\x08 \x01(\r\"\x95\x01\n\x07\x44\x65\x63ided\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0binstitution\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x11\n\tstatement\x18\x05 \x01(\x0c\x12\x17\n\x0frho_nano_before\x18\x06 \x01(\x04\x12\x16\n\x0erho_nano_after\x18\x07 \x01(\x04\"^\n\x06Stated\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\x0c\"\xa0\x01\n\nRoundEnded\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x0f\n\x07invited\x18\x03 \x03(\t\x12\x0e\n\x06roster\x18\x04 \x03(\t\x12\x11\n\tsurvivors\x18\x05 \x03(\t\x12\'\n\x08\x64ropouts\x18\x06 \x03(\x0b\x32\x15.cohortium.v1.Dropout\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"<\n\x07\x44ropout\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x8e\x01\n\x08Released\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x14\n\x0crelease_hash\x18\x02 \x01(\x0c\x12\x11\n\tmechanism\x18\x03 \x01(\t\x12\x10\n\x08rho_nano\x18\x04 \x01(\x04\x12\x11\n\tsurvivors\x18\x05 \x01(\r\x12\x0c\n\x04slot\x18< \x01(\r\x12\x12\n\nmodel_hash\x18= \x01(\x0c\"=\n\x06\x46\x61iled\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x63harged\x18\x03 \x01(\x08\"4\n\x07LogRead\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0c\n\x04last\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/v1/log.proto\x12\x0c\x63ohortium.v1\"\xef\x06\n\x08LogEntry\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12(\n\x07invited\x18\n \x01(\x0b\x32\x15.cohortium.v1.InvitedH\x00\x12*\n\x08\x65nrolled\x18\x0b \x01(\x0b\x32\x16.cohortium.v1.EnrolledH\x00\x12(\n\x07revoked\x18\x0c \x01(\x0b\x32\x15.cohortium.v1.RevokedH\x00\x12\x41\n\x14membership_published\x18\r \x01(\x0b\x32!.cohortium.v1.MembershipPublishedH\x00\x12;\n\x11\x64\x61taset_published\x18\x0e \x01(\x0b\x32\x1e.cohortium.v1.DatasetPublishedH\x00\x12,\n\trequested\x18\x0f \x01(\x0b\x32\x17.cohortium.v1.RequestedH\x00\x12(\n\x07\x64\x65\x63ided\x18\x10 \x01(\x0b\x32\x15.cohortium.v1.DecidedH\x00\x12/\n\x0bround_ended\x18\x11 \x01(\x0b\x32\x18.cohortium.v1.RoundEndedH\x00\x12*\n\x08released\x18\x12 \x01(\x0b\x32\x16.cohortium.v1.ReleasedH\x00\x12&\n\x06\x66\x61iled\x18\x13 \x01(\x0b\x32\x14.cohortium.v1.FailedH\x00\x12)\n\x08log_read\x18\x14 \x01(\x0b\x32\x15.cohortium.v1.LogReadH\x00\x12/\n\x0blog_started\x18\x15 \x01(\x0b\x32\x18.cohortium.v1.LogStartedH\x00\x12\x39\n\x10identity_changed\x18\x16 \x01(\x0b\x32\x1d.cohortium.v1.IdentityChangedH\x00\x12&\n\x06stated\x18\x46 \x01(\x0b\x32\x14.cohortium.v1.StatedH\x00\x12\x38\n\x10key_change_asked\x18P \x01(\x0b\x32\x1c.cohortium.v1.KeyChangeAskedH\x00\x12/\n\x0bkey_changed\x18Q \x01(\x0b\x32\x18.cohortium.v1.KeyChangedH\x00\x12\x35\n\x0eservice_scoped\x18R \x01(\x0b\x32\x1b.cohortium.v1.ServiceScopedH\x00\x42\x07\n\x05\x65vent\"6\n\x0fIdentityChanged\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06\x65rased\x18\x02 \x01(\x08\"8\n\nLogStarted\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\x16\n\x0egovernance_key\x18\x02 \x01(\x0c\"Y\n\x07Invited\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x17\n\x0frecovery_reason\x18P \x01(\t\"h\n\x08\x45nrolled\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\x12\x0f\n\x07service\x18P \x01(\x08\x12\x12\n\nvouched_by\x18Q \x01(\t\"J\n\rServiceScoped\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x10\n\x08\x64\x61tasets\x18\x03 \x03(\t\".\n\x07Revoked\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"W\n\x0eKeyChangeAsked\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07old_key\x18\x02 \x01(\x0c\x12\x0f\n\x07new_key\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\"b\n\nKeyChanged\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07old_key\x18\x02 \x01(\x0c\x12\x0f\n\x07new_key\x18\x03 \x01(\x0c\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"=\n\x13MembershipPublished\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fmembership_hash\x18\x02 \x01(\x0c\"8\n\x10\x44\x61tasetPublished\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"\xc6\x01\n\tRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x15\n\renvelope_hash\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61nalyst\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\r\n\x05shape\x18\x06 \x01(\t\x12\x10\n\x08rho_nano\x18\x07 \x01(\x04\x12\x16\n\x0eminimum_cohort\x18\x08 \x01(\r\x12\x10\n\x08\x61\x63tivity\x18P \x01(\t\x12\x10\n\x08\x63\x61tegory\x18Q \x01(\t\"\xaa\x01\n\x07\x44\x65\x63ided\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x13\n\x0binstitution\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x11\n\tstatement\x18\x05 \x01(\x0c\x12\x17\n\x0frho_nano_before\x18\x06 \x01(\x04\x12\x16\n\x0erho_nano_after\x18\x07 \x01(\x04\x12\x13\n\x0bpolicy_hash\x18P \x01(\x0c\"^\n\x06Stated\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\x0c\x12\x11\n\tstatement\x18\x05 \x01(\x0c\"\xa0\x01\n\nRoundEnded\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x0f\n\x07invited\x18\x03 \x03(\t\x12\x0e\n\x06roster\x18\x04 \x03(\t\x12\x11\n\tsurvivors\x18\x05 \x03(\t\x12\'\n\x08\x64ropouts\x18\x06 \x03(\x0b\x32\x15.cohortium.v1.Dropout\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"<\n\x07\x44ropout\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x8e\x01\n\x08Released\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x14\n\x0crelease_hash\x18\x02 \x01(\x0c\x12\x11\n\tmechanism\x18\x03 \x01(\t\x12\x10\n\x08rho_nano\x18\x04 \x01(\x04\x12\x11\n\tsurvivors\x18\x05 \x01(\r\x12\x0c\n\x04slot\x18< \x01(\r\x12\x12\n\nmodel_hash\x18= \x01(\x0c\"=\n\x06\x46\x61iled\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x63harged\x18\x03 \x01(\x08\"4\n\x07LogRead\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0c\n\x04last\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,39 +32,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.log_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGENTRY']._serialized_start=38
-  _globals['_LOGENTRY']._serialized_end=862
-  _globals['_IDENTITYCHANGED']._serialized_start=864
-  _globals['_IDENTITYCHANGED']._serialized_end=918
-  _globals['_LOGSTARTED']._serialized_start=920
-  _globals['_LOGSTARTED']._serialized_end=976
-  _globals['_INVITED']._serialized_start=978
-  _globals['_INVITED']._serialized_end=1067
-  _globals['_ENROLLED']._serialized_start=1069
-  _globals['_ENROLLED']._serialized_end=1136
-  _globals['_REVOKED']._serialized_start=1138
-  _globals['_REVOKED']._serialized_end=1184
-  _globals['_KEYCHANGEASKED']._serialized_start=1186
-  _globals['_KEYCHANGEASKED']._serialized_end=1273
-  _globals['_KEYCHANGED']._serialized_start=1275
-  _globals['_KEYCHANGED']._serialized_end=1373
-  _globals['_MEMBERSHIPPUBLISHED']._serialized_start=1375
-  _globals['_MEMBERSHIPPUBLISHED']._serialized_end=1436
-  _globals['_DATASETPUBLISHED']._serialized_start=1438
-  _globals['_DATASETPUBLISHED']._serialized_end=1494
-  _globals['_REQUESTED']._serialized_start=1497
-  _globals['_REQUESTED']._serialized_end=1659
-  _globals['_DECIDED']._serialized_start=1662
-  _globals['_DECIDED']._serialized_end=1811
-  _globals['_STATED']._serialized_start=1813
-  _globals['_STATED']._serialized_end=1907
-  _globals['_ROUNDENDED']._serialized_start=1910
-  _globals['_ROUNDENDED']._serialized_end=2070
-  _globals['_DROPOUT']._serialized_start=2072
-  _globals['_DROPOUT']._serialized_end=2132
-  _globals['_RELEASED']._serialized_start=2135
-  _globals['_RELEASED']._serialized_end=2277
-  _globals['_FAILED']._serialized_start=2279
-  _globals['_FAILED']._serialized_end=2340
-  _globals['_LOGREAD']._serialized_start=2342
-  _globals['_LOGREAD']._serialized_end=2394
+  _globals['_LOGENTRY']._serialized_end=917
+  _globals['_IDENTITYCHANGED']._serialized_start=919
+  _globals['_IDENTITYCHANGED']._serialized_end=973
+  _globals['_LOGSTARTED']._serialized_start=975
+  _globals['_LOGSTARTED']._serialized_end=1031
+  _globals['_INVITED']._serialized_start=1033
+  _globals['_INVITED']._serialized_end=1122
+  _globals['_ENROLLED']._serialized_start=1124
+  _globals['_ENROLLED']._serialized_end=1228
+  _globals['_SERVICESCOPED']._serialized_start=1230
+  _globals['_SERVICESCOPED']._serialized_end=1304
+  _globals['_REVOKED']._serialized_start=1306
+  _globals['_REVOKED']._serialized_end=1352
+  _globals['_KEYCHANGEASKED']._serialized_start=1354
+  _globals['_KEYCHANGEASKED']._serialized_end=1441
+  _globals['_KEYCHANGED']._serialized_start=1443
+  _globals['_KEYCHANGED']._serialized_end=1541
+  _globals['_MEMBERSHIPPUBLISHED']._serialized_start=1543
+  _globals['_MEMBERSHIPPUBLISHED']._serialized_end=1604
+  _globals['_DATASETPUBLISHED']._serialized_start=1606
+  _globals['_DATASETPUBLISHED']._serialized_end=1662
+  _globals['_REQUESTED']._serialized_start=1665
+  _globals['_REQUESTED']._serialized_end=1863
+  _globals['_DECIDED']._serialized_start=1866
+  _globals['_DECIDED']._serialized_end=2036
+  _globals['_STATED']._serialized_start=2038
+  _globals['_STATED']._serialized_end=2132
+  _globals['_ROUNDENDED']._serialized_start=2135
+  _globals['_ROUNDENDED']._serialized_end=2295
+  _globals['_DROPOUT']._serialized_start=2297
+  _globals['_DROPOUT']._serialized_end=2357
+  _globals['_RELEASED']._serialized_start=2360
+  _globals['_RELEASED']._serialized_end=2502
+  _globals['_FAILED']._serialized_start=2504
+  _globals['_FAILED']._serialized_end=2565
+  _globals['_LOGREAD']._serialized_start=2567
+  _globals['_LOGREAD']._serialized_end=2619
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated", "key_change_asked", "key_changed")
+    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated", "key_change_asked", "key_changed", "service_scoped")
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class LogEntry(_message.Message):
     STATED_FIELD_NUMBER: _ClassVar[int]
     KEY_CHANGE_ASKED_FIELD_NUMBER: _ClassVar[int]
     KEY_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_SCOPED_FIELD_NUMBER: _ClassVar[int]
     at_ms: int
     actor: str
     invited: Invited
@@ -44,7 +45,8 @@ class LogEntry(_message.Message):
     stated: Stated
     key_change_asked: KeyChangeAsked
     key_changed: KeyChanged
-    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ...) -> None: ...
+    service_scoped: ServiceScoped
+    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ..., service_scoped: _Optional[_Union[ServiceScoped, _Mapping]] = ...) -> None: ...
 
 class IdentityChanged(_message.Message):
     __slots__ = ("participant", "erased")
@@ -75,14 +77,28 @@ class Invited(_message.Message):
     def __init__(self, participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ..., recovery_reason: _Optional[str] = ...) -> None: ...
 
 class Enrolled(_message.Message):
-    __slots__ = ("participant", "role", "identity_key")
+    __slots__ = ("participant", "role", "identity_key", "service", "vouched_by")
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    VOUCHED_BY_FIELD_NUMBER: _ClassVar[int]
     participant: str
     role: str
     identity_key: bytes
-    def __init__(self, participant: _Optional[str] = ..., role: _Optional[str] = ..., identity_key: _Optional[bytes] = ...) -> None: ...
+    service: bool
+    vouched_by: str
+    def __init__(self, participant: _Optional[str] = ..., role: _Optional[str] = ..., identity_key: _Optional[bytes] = ..., service: _Optional[bool] = ..., vouched_by: _Optional[str] = ...) -> None: ...
+
+class ServiceScoped(_message.Message):
+    __slots__ = ("participant", "expires_at", "datasets")
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    participant: str
+    expires_at: int
+    datasets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, participant: _Optional[str] = ..., expires_at: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Revoked(_message.Message):
     __slots__ = ("participant", "reason")
@@ -135,7 +151,7 @@ class DatasetPublished(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., schema_hash: _Optional[bytes] = ...) -> None: ...
 
 class Requested(_message.Message):
-    __slots__ = ("request_id", "envelope_hash", "analyst", "purpose", "dataset", "shape", "rho_nano", "minimum_cohort")
+    __slots__ = ("request_id", "envelope_hash", "analyst", "purpose", "dataset", "shape", "rho_nano", "minimum_cohort", "activity", "category")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_HASH_FIELD_NUMBER: _ClassVar[int]
     ANALYST_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +160,8 @@ class Requested(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_COHORT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     envelope_hash: bytes
     analyst: str
@@ -152,10 +170,12 @@ class Requested(_message.Message):
     shape: str
     rho_nano: int
     minimum_cohort: int
-    def __init__(self, request_id: _Optional[bytes] = ..., envelope_hash: _Optional[bytes] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., shape: _Optional[str] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ...) -> None: ...
+    activity: str
+    category: str
+    def __init__(self, request_id: _Optional[bytes] = ..., envelope_hash: _Optional[bytes] = ..., analyst: _Optional[str] = ..., purpose: _Optional[str] = ..., dataset: _Optional[str] = ..., shape: _Optional[str] = ..., rho_nano: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., activity: _Optional[str] = ..., category: _Optional[str] = ...) -> None: ...
 
 class Decided(_message.Message):
-    __slots__ = ("request_id", "institution", "allowed", "rule", "statement", "rho_nano_before", "rho_nano_after")
+    __slots__ = ("request_id", "institution", "allowed", "rule", "statement", "rho_nano_before", "rho_nano_after", "policy_hash")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INSTITUTION_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +183,7 @@ class Decided(_message.Message):
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_BEFORE_FIELD_NUMBER: _ClassVar[int]
     RHO_NANO_AFTER_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HASH_FIELD_NUMBER: _ClassVar[int]
     request_id: bytes
     institution: str
     allowed: bool
@@ -170,7 +191,8 @@ class Decided(_message.Message):
     statement: bytes
     rho_nano_before: int
     rho_nano_after: int
-    def __init__(self, request_id: _Optional[bytes] = ..., institution: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., statement: _Optional[bytes] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ...) -> None: ...
+    policy_hash: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., institution: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., statement: _Optional[bytes] = ..., rho_nano_before: _Optional[int] = ..., rho_nano_after: _Optional[int] = ..., policy_hash: _Optional[bytes] = ...) -> None: ...
 
 class Stated(_message.Message):
     __slots__ = ("institution", "about", "text", "subject", "statement")

@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/v1/membership.proto\x12\x0c\x63ohortium.v1\"\xc3\x02\n\nMembership\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rprevious_hash\x18\x03 \x01(\x0c\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12/\n\x0cinstitutions\x18\x05 \x03(\x0b\x32\x19.cohortium.v1.Institution\x12$\n\x06people\x18\x06 \x03(\x0b\x32\x14.cohortium.v1.Person\x12\x0f\n\x07log_key\x18\x07 \x01(\x0c\x12\x12\n\nlog_origin\x18\x08 \x01(\t\x12\x16\n\x0eminimum_cohort\x18\t \x01(\r\x12\x11\n\tcolluders\x18\n \x01(\r\x12,\n\x0bkey_changes\x18P \x03(\x0b\x32\x17.cohortium.v1.KeyChange\x12\x13\n\x0bvalid_until\x18Q \x01(\x03\"u\n\x0bInstitution\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\x12\x11\n\tepoch_key\x18\x04 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x05 \x01(\x0c\"M\n\x06Person\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05roles\x18\x02 \x03(\x0e\x32\x12.cohortium.v1.Role\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\"o\n\tKeyChange\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07old_key\x18\x03 \x01(\x0c\x12\x0f\n\x07new_key\x18\x04 \x01(\x0c\x12\x15\n\rold_signature\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t*u\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_ANALYST\x10\x01\x12\x10\n\x0cROLE_STEWARD\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12\x11\n\rROLE_OPERATOR\x10\x04\x12\x0e\n\nROLE_AGENT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/v1/membership.proto\x12\x0c\x63ohortium.v1\"\xef\x02\n\nMembership\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rprevious_hash\x18\x03 \x01(\x0c\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12/\n\x0cinstitutions\x18\x05 \x03(\x0b\x32\x19.cohortium.v1.Institution\x12$\n\x06people\x18\x06 \x03(\x0b\x32\x14.cohortium.v1.Person\x12\x0f\n\x07log_key\x18\x07 \x01(\x0c\x12\x12\n\nlog_origin\x18\x08 \x01(\t\x12\x16\n\x0eminimum_cohort\x18\t \x01(\r\x12\x11\n\tcolluders\x18\n \x01(\r\x12,\n\x0bkey_changes\x18P \x03(\x0b\x32\x17.cohortium.v1.KeyChange\x12\x13\n\x0bvalid_until\x18Q \x01(\x03\x12*\n\nactivities\x18R \x03(\x0b\x32\x16.cohortium.v1.Activity\"u\n\x0bInstitution\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\x12\x11\n\tepoch_key\x18\x04 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x05 \x01(\x0c\"u\n\x06Person\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05roles\x18\x02 \x03(\x0e\x32\x12.cohortium.v1.Role\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\x12&\n\x07service\x18P \x01(\x0b\x32\x15.cohortium.v1.Service\"/\n\x07Service\x12\x12\n\nexpires_at\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x61tasets\x18\x02 \x03(\t\"Q\n\x08\x41\x63tivity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x13\n\x0blegal_basis\x18\x03 \x01(\t\x12\x10\n\x08purposes\x18\x04 \x03(\t\"o\n\tKeyChange\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07old_key\x18\x03 \x01(\x0c\x12\x0f\n\x07new_key\x18\x04 \x01(\x0c\x12\x15\n\rold_signature\x18\x05 \x01(\x0c\x12\x0e\n\x06reason\x18\x06 \x01(\t*u\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_ANALYST\x10\x01\x12\x10\n\x0cROLE_STEWARD\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12\x11\n\rROLE_OPERATOR\x10\x04\x12\x0e\n\nROLE_AGENT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.membership_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=681
-  _globals['_ROLE']._serialized_end=798
+  _globals['_ROLE']._serialized_start=897
+  _globals['_ROLE']._serialized_end=1014
   _globals['_MEMBERSHIP']._serialized_start=45
-  _globals['_MEMBERSHIP']._serialized_end=368
-  _globals['_INSTITUTION']._serialized_start=370
-  _globals['_INSTITUTION']._serialized_end=487
-  _globals['_PERSON']._serialized_start=489
-  _globals['_PERSON']._serialized_end=566
-  _globals['_KEYCHANGE']._serialized_start=568
-  _globals['_KEYCHANGE']._serialized_end=679
+  _globals['_MEMBERSHIP']._serialized_end=412
+  _globals['_INSTITUTION']._serialized_start=414
+  _globals['_INSTITUTION']._serialized_end=531
+  _globals['_PERSON']._serialized_start=533
+  _globals['_PERSON']._serialized_end=650
+  _globals['_SERVICE']._serialized_start=652
+  _globals['_SERVICE']._serialized_end=699
+  _globals['_ACTIVITY']._serialized_start=701
+  _globals['_ACTIVITY']._serialized_end=782
+  _globals['_KEYCHANGE']._serialized_start=784
+  _globals['_KEYCHANGE']._serialized_end=895
 # @@protoc_insertion_point(module_scope)

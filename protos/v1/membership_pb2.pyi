@@ -23,7 +23,7 @@ ROLE_OPERATOR: Role
 ROLE_AGENT: Role
 
 class Membership(_message.Message):
-    __slots__ = ("consortium", "epoch", "previous_hash", "issued_at", "institutions", "people", "log_key", "log_origin", "minimum_cohort", "colluders", "key_changes", "valid_until")
+    __slots__ = ("consortium", "epoch", "previous_hash", "issued_at", "institutions", "people", "log_key", "log_origin", "minimum_cohort", "colluders", "key_changes", "valid_until", "activities")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class Membership(_message.Message):
     COLLUDERS_FIELD_NUMBER: _ClassVar[int]
     KEY_CHANGES_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITIES_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     epoch: int
     previous_hash: bytes
@@ -48,7 +49,8 @@ class Membership(_message.Message):
     colluders: int
     key_changes: _containers.RepeatedCompositeFieldContainer[KeyChange]
     valid_until: int
-    def __init__(self, consortium: _Optional[str] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., issued_at: _Optional[int] = ..., institutions: _Optional[_Iterable[_Union[Institution, _Mapping]]] = ..., people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., key_changes: _Optional[_Iterable[_Union[KeyChange, _Mapping]]] = ..., valid_until: _Optional[int] = ...) -> None: ...
+    activities: _containers.RepeatedCompositeFieldContainer[Activity]
+    def __init__(self, consortium: _Optional[str] = ..., epoch: _Optional[int] = ..., previous_hash: _Optional[bytes] = ..., issued_at: _Optional[int] = ..., institutions: _Optional[_Iterable[_Union[Institution, _Mapping]]] = ..., people: _Optional[_Iterable[_Union[Person, _Mapping]]] = ..., log_key: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., key_changes: _Optional[_Iterable[_Union[KeyChange, _Mapping]]] = ..., valid_until: _Optional[int] = ..., activities: _Optional[_Iterable[_Union[Activity, _Mapping]]] = ...) -> None: ...
 
 class Institution(_message.Message):
     __slots__ = ("id", "organisation", "identity_key", "epoch_key", "epoch_key_signature")
@@ -65,14 +67,36 @@ class Institution(_message.Message):
     def __init__(self, id: _Optional[str] = ..., organisation: _Optional[str] = ..., identity_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ...) -> None: ...
 
 class Person(_message.Message):
-    __slots__ = ("id", "roles", "identity_key")
+    __slots__ = ("id", "roles", "identity_key", "service")
     ID_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
     id: str
     roles: _containers.RepeatedScalarFieldContainer[Role]
     identity_key: bytes
-    def __init__(self, id: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., identity_key: _Optional[bytes] = ...) -> None: ...
+    service: Service
+    def __init__(self, id: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., identity_key: _Optional[bytes] = ..., service: _Optional[_Union[Service, _Mapping]] = ...) -> None: ...
+
+class Service(_message.Message):
+    __slots__ = ("expires_at", "datasets")
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    expires_at: int
+    datasets: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, expires_at: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Activity(_message.Message):
+    __slots__ = ("name", "category", "legal_basis", "purposes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    LEGAL_BASIS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    category: str
+    legal_basis: str
+    purposes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., category: _Optional[str] = ..., legal_basis: _Optional[str] = ..., purposes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class KeyChange(_message.Message):
     __slots__ = ("id", "epoch", "old_key", "new_key", "old_signature", "reason")

@@ -8,6 +8,7 @@ know: what is signed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def describe(envelope: bytes) -> list[str]:
         if parsed.payload_type == MEMBERSHIP:
             document = membership_pb2.Membership.FromString(parsed.payload)
             everyone = [(i.id, f"institution, {i.organisation}", i.identity_key) for i in document.institutions]
-            everyone += [(p.id, "person", p.identity_key) for p in document.people]
+            everyone += [(p.id, _kind_of(p), p.identity_key) for p in document.people]
             return [
                 f"membership of {document.consortium}, epoch {document.epoch}: {len(everyone)} participants, "
                 f"at least {document.minimum_cohort} institutions behind an answer, {document.colluders} may collude",
@@ -106,6 +107,13 @@ def describe(envelope: bytes) -> list[str]:
     except DecodeError as error:
         raise SignatureError("what is to be signed cannot be read") from error
     raise SignatureError(f"a council signs memberships and datasets, not {parsed.payload_type[:80]!r}")
+
+
+def _kind_of(person: membership_pb2.Person) -> str:
+    if not person.HasField("service"):
+        return "person"
+    days = (person.service.expires_at - int(time.time())) // 86_400
+    return ascii(f"service account for {', '.join(person.service.datasets) or 'the log'}, {days} days")[1:-1]
 
 
 def _changed(change: membership_pb2.KeyChange) -> str:

@@ -15,8 +15,10 @@ from protos.v1 import membership_pb2
 from queries.errors import IdentityError, SignatureError
 from trust.identity import envelope as dsse
 from trust.identity import keys
+from trust.identity.activity import Activity, check_activities
 from trust.identity.council import verify_governed
 from trust.identity.names import check_consortium, check_organisation, check_participant
+from trust.identity.service import Service, check_service
 from trust.identity.succession import KeyChange, check_changes, check_continues, retired_by_rotation
 from trust.transcript import digest
 
@@ -45,11 +47,12 @@ class Institution:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """An analyst, steward, auditor or operator; `roles` is sorted."""
+    """An analyst, steward, auditor or operator; `roles` is sorted. With `service` it is an account of no person."""
 
     id: str
     roles: tuple[str, ...]
     identity_key: bytes
+    service: Service | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class MembershipDocument:
     key_changes: tuple[KeyChange, ...]
     valid_until: int
     """Unix seconds, the last at which anybody may act under it; 0 for no end."""
+    activities: tuple[Activity, ...]
     hash: bytes
     payload: bytes = field(repr=False)
     envelope: bytes = field(repr=False)
@@ -94,6 +98,10 @@ class MembershipDocument:
             )
         return found
 
+    def find_person(self, participant: str) -> Person | None:
+        """Return the person, None where this epoch has none of that id."""
+        return self._people.get(participant)
+
     def keys_of(self, participant: str) -> list[bytes]:
         """Return the identity key in force of an institution, then those that it gave up itself, newest first.
 
@@ -118,6 +126,10 @@ class MembershipDocument:
                 "if it has, the coordinator withholds it: tell your operator",
             )
 
+    def activity(self, purpose: str) -> Activity | None:
+        """Return the processing activity that a purpose belongs to, None where it belongs to none."""
+        return next((a for a in self.activities if purpose in a.purposes), None)
+
     @property
     def identity_keys(self) -> dict[str, bytes]:
         """The raw identity key of every participant."""
@@ -138,6 +150,7 @@ def build(
     colluders: int,
     key_changes: Iterable[KeyChange] = (),
     valid_until: int = 0,
+    activities: Iterable[Activity] = (),
 ) -> bytes:
     """Return the payload to sign. Raises IdentityError for anything that `verify` would refuse."""
     message = membership_pb2.Membership(
@@ -160,8 +173,18 @@ def build(
             epoch_key_signature=institution.epoch_key_signature,
         )
     for person in sorted(people, key=lambda p: p.id):
-        message.people.add(
+        added = message.people.add(
             id=person.id, roles=sorted(_ROLES[role] for role in person.roles), identity_key=person.identity_key
+        )
+        if person.service is not None:
+            added.service.expires_at = person.service.expires_at
+            added.service.datasets.extend(person.service.datasets)
+    for activity in sorted(activities, key=lambda a: a.name):
+        message.activities.add(
+            name=activity.name,
+            category=activity.category,
+            legal_basis=activity.legal_basis,
+            purposes=activity.purposes,
         )
     for change in key_changes:
         message.key_changes.add(
@@ -228,7 +251,15 @@ def _parse(payload: bytes, envelope: bytes) -> MembershipDocument:
         Institution(i.id, i.organisation, i.identity_key, i.epoch_key, i.epoch_key_signature)
         for i in message.institutions
     )
-    people = tuple(Person(p.id, tuple(sorted(_role_name(r) for r in p.roles)), p.identity_key) for p in message.people)
+    people = tuple(
+        Person(
+            p.id,
+            tuple(sorted(_role_name(r) for r in p.roles)),
+            p.identity_key,
+            Service(p.service.expires_at, tuple(p.service.datasets)) if p.HasField("service") else None,
+        )
+        for p in message.people
+    )
     return MembershipDocument(
         consortium=message.consortium,
         epoch=message.epoch,
@@ -244,6 +275,7 @@ def _parse(payload: bytes, envelope: bytes) -> MembershipDocument:
             KeyChange(c.id, c.epoch, c.old_key, c.new_key, c.old_signature, c.reason) for c in message.key_changes
         ),
         valid_until=message.valid_until,
+        activities=tuple(Activity(a.name, a.category, a.legal_basis, tuple(a.purposes)) for a in message.activities),
         hash=digest("membership", payload),
         payload=payload,
         envelope=envelope,
@@ -282,13 +314,20 @@ def _check(document: MembershipDocument) -> None:
         check_participant(participant.id)
         if len(participant.identity_key) != 32:
             raise SignatureError(f"the identity key of {participant.id!r} is no Ed25519 key")
-    for person in document.people:
-        if not person.roles or len(set(person.roles)) != len(person.roles):
-            raise IdentityError(f"{person.id!r} has no role, or one twice")
+    _check_people(document)
+    check_activities(document.activities)
     if document.valid_until and document.valid_until <= document.issued_at:
         raise IdentityError("the membership ends before it was signed")
     check_changes(document.consortium, document.epoch, document.key_changes, document.identity_keys)
     _check_institutions(document)
+
+
+def _check_people(document: MembershipDocument) -> None:
+    for person in document.people:
+        if not person.roles or len(set(person.roles)) != len(person.roles):
+            raise IdentityError(f"{person.id!r} has no role, or one twice")
+        if person.service is not None:
+            check_service(person.roles, person.service)
 
 
 def _check_institutions(document: MembershipDocument) -> None:

@@ -115,7 +115,8 @@ def verify_request(
 ) -> VerifiedRequest:
     """Return the request if an analyst of this membership signed it for this consortium and it is fresh.
 
-    Raises SignatureError, IdentityError (no analyst, wrong consortium, a membership past its end), ClockError (expired,
+    Raises SignatureError, IdentityError (no analyst, wrong consortium, a membership or service account
+    past its end), ClockError (expired,
     or from the future by more than `skew` seconds), QueryError (a field no honest client would send).
     """
     membership.check_age(now)
@@ -128,6 +129,9 @@ def verify_request(
         raise IdentityError(f"the request is for consortium {claimed.consortium[:80]!r}, not {consortium!r}")
     _check_form(claimed)
     _check_time(claimed, now, skew)
+    if person.service is not None:
+        person.service.check_time(person.id, now)
+        person.service.check_dataset(person.id, claimed.dataset)
     return VerifiedRequest(
         request_id=request_id(payload),
         consortium=claimed.consortium,

@@ -118,6 +118,7 @@ def _some(names: Any) -> str:
 def _decided(event: log_pb2.Decided) -> str:
     verdict = "allowed" if event.allowed else "denied"
     rule = f" under rule {event.rule}" if event.rule else ""
+    rule += f" of policy {_short(event.policy_hash)}" if event.policy_hash else ""
     spent = f"; spent {_cost(event.rho_nano_before)} -> {_cost(event.rho_nano_after)}" if event.allowed else ""
     return f"{event.institution} {verdict} request {_short(event.request_id)}{rule}{spent}"
 
@@ -134,12 +135,19 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
         f"invited {e.participant} as {e.role}"
         + (f" again, to replace a lost key ({e.recovery_reason})" if e.recovery_reason else "")
     ),
-    "enrolled": lambda e: f"enrolled {e.participant} as {e.role}, identity key {_short(e.identity_key)}",
+    "enrolled": lambda e: (
+        f"enrolled {e.participant} as {e.role}{', a service account' if e.service else ''}, "
+        f"identity key {_short(e.identity_key)}" + (f", vouched for by {e.vouched_by}" if e.vouched_by else "")
+    ),
+    "service_scoped": lambda e: (
+        f"let service account {e.participant} ask of {_some(e.datasets)} until {moment(e.expires_at * 1000)[:10]}"
+    ),
     "revoked": lambda e: f"revoked {e.participant}" + (f" ({e.reason})" if e.reason else ""),
     "membership_published": lambda e: f"published membership epoch {e.epoch}, {_short(e.membership_hash)}",
     "dataset_published": lambda e: f"published dataset {e.dataset}, schema {_short(e.schema_hash)}",
     "requested": lambda e: (
-        f"asked {e.dataset} for {e.shape or 'something'}, purpose {e.purpose or 'not given'!r}, "
+        f"asked {e.dataset} for {e.shape or 'something'}, purpose {e.purpose or 'not given'!r}"
+        f"{f' ({e.activity}, {e.category})' if e.activity else ''}, "
         f"{_cost(e.rho_nano)}, at least {e.minimum_cohort} institutions, request {_short(e.request_id)}"
     ),
     "decided": _decided,
