@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_client.agent.sources import sql
+from analytics_client.agent.sources.bins import FEW_EDGES
 from queries import ir
 from queries.plan import Plan, make_plan
 from queries.schema import Column, Dataset, Numeric
@@ -43,7 +44,7 @@ def truth(plan: Plan, values: np.ndarray) -> dict[int, int]:
 @given(
     lower=st.floats(-1e6, 1e6),
     width=st.floats(1e-3, 1e6),
-    bins=st.integers(sql.FEW_EDGES, 600),
+    bins=st.integers(FEW_EDGES, 600),
 )
 def test_duckdb_finds_the_bin_of_every_value_beside_every_edge(lower: float, width: float, bins: int) -> None:
     plan = wide_plan(lower, lower + width, bins)

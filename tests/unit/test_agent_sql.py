@@ -106,7 +106,7 @@ PLANS = {
 
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
 @pytest.mark.parametrize("name", sorted(PLANS))
-def test_statements_are_the_reviewed_ones(name: str, dialect: sql.Dialect) -> None:
+def test_statements_are_the_reviewed_ones(name: str, dialect: terms.Dialect) -> None:
     file = SNAPSHOTS / f"agent_{name}.{dialect}.sql"
     text = sql.statement(PLANS[name], dialect).sql(dialect=dialect, pretty=True) + "\n"
     if os.environ.get("UPDATE_SNAPSHOTS"):

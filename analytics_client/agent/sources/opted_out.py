@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from analytics_client.agent import opt_out
 from analytics_client.agent.config import DatasetConfig
-from analytics_client.agent.sources.sql import Dialect
+from analytics_client.agent.sources.terms import Dialect
 from queries.errors import ConfigError
 from queries.schema import Dataset
 

@@ -16,7 +16,7 @@ from analytics_client.agent.sources import columns as local_columns
 from analytics_client.agent.sources import opted_out, sql
 from analytics_client.agent.sources.base import ColumnReport, SourceReport
 from analytics_client.agent.sources.loading import WHITE
-from analytics_client.agent.sources.terms import double
+from analytics_client.agent.sources.terms import Dialect, double
 from queries.errors import ConfigError, DataError
 from queries.schema import Categorical, Dataset, Numeric
 
@@ -36,7 +36,7 @@ class Pushed:
     dataset: Dataset
     config: DatasetConfig
     table: exp.Table
-    dialect: sql.Dialect
+    dialect: Dialect
     names: Mapping[str, str]
     floats: frozenset[str]
     ticket: Callable[[exp.Expr, exp.Expr], exp.Expr]

@@ -13,6 +13,7 @@ from sqlglot import exp
 from queries import ir
 from queries.schema import Categorical, Dataset
 
+Dialect = Literal["duckdb", "postgres", "spark"]
 _COMPARISONS: dict[str, type[exp.Binary]] = {
     "=": exp.EQ, "!=": exp.NEQ, "<": exp.LT, "<=": exp.LTE, ">": exp.GT, ">=": exp.GTE,
 }  # fmt: skip
