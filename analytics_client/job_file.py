@@ -10,6 +10,7 @@ from queries.errors import QueryError
 
 TEXT, NUMBER, COUNT = "a text", "a number", "a whole number"
 TEXTS, NUMBERS, COUNTS = "a list of texts", "a list of numbers", "a list of whole numbers"
+BLOCKS = "a list of pairs of a whole number and a number"
 KEYS = {
     "dataset": TEXT,
     "model": TEXT,
@@ -53,6 +54,9 @@ KEYS = {
     "smoothing": NUMBER,
     "institutions": TEXTS,
     "fraction": NUMBER,
+    "package": TEXT,
+    "package_sha256": TEXT,
+    "blocks": BLOCKS,
 }
 REQUIRED = ("dataset", "model", "features")
 
@@ -87,4 +91,6 @@ def _fits(value: object, kind: str) -> bool:
             return number and isinstance(value, int)
     if not isinstance(value, list):
         return False
+    if kind == BLOCKS:
+        return all(isinstance(x, list) and len(x) == 2 and _fits(x[0], COUNT) and _fits(x[1], NUMBER) for x in value)
     return all(_fits(item, {TEXTS: TEXT, NUMBERS: NUMBER, COUNTS: COUNT}[kind]) for item in value)

@@ -14,7 +14,7 @@ from queries.sql import parse
 from queries.subsampling import smallest_multiplier
 from queries.training.encode import decode_job
 from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, Term, make_job
-from queries.training.options import SPLITS, Clusters, Trees
+from queries.training.options import SPLITS, Clusters, Package, Trees
 
 
 class JobAsked(TypedDict, total=False):
@@ -22,6 +22,8 @@ class JobAsked(TypedDict, total=False):
 
     "cox" needs `event`, the column that says whether it happened, and `times`, a public time grid. `ridge` is the L2
     penalty per person on columns scaled to -1..1; `spare_rounds` are paid beside `rounds` for rounds that fail.
+
+    "package" is a model that stewards installed: `package` names it, `package_sha256` its wheel, `blocks` its numbers.
 
     `split` names a division of the rows that leaves the share `held_out` for `Session.evaluate`.
 
@@ -73,6 +75,9 @@ class JobAsked(TypedDict, total=False):
     smoothing: float
     institutions: Sequence[str]
     fraction: float
+    package: str
+    package_sha256: str
+    blocks: Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,18 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
         trees=_trees(model, asked),
         institutions=tuple(asked.get("institutions", ())),
         fraction=float(asked.get("fraction", 0.0)),
+        package=_package(asked),
     )
+
+
+def _package(asked: JobAsked) -> Package | None:
+    if "package" not in asked:
+        return None
+    for name in ("package_sha256", "blocks"):
+        if name not in asked:
+            raise QueryError(f"a package's model needs {name}", hint="whoever made the package says it")
+    blocks = tuple((int(count), float(spread)) for count, spread in asked["blocks"])
+    return Package(asked["package"], asked["package_sha256"].lower(), blocks)
 
 
 def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descent:

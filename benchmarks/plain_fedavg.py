@@ -66,7 +66,7 @@ async def agent(address: str, tls: TlsIdentity, plan: JobPlan, values: Values) -
     """Take models and send back what local steps make of them, until the stream ends."""
     statistic = plan.statistic
     assert isinstance(statistic, Gradients)
-    random = np.random.Generator(np.random.SFC64(1))
+    random, gradients = np.random.Generator(np.random.SFC64(1)), descent.local_gradients(statistic)
     channel = await connect_aio(address, tls)
     stream = channel.stream_stream(METHOD)()
     size = 4 * plan.length
@@ -80,7 +80,7 @@ async def agent(address: str, tls: TlsIdentity, plan: JobPlan, values: Values) -
             pieces.append(piece)
             got += len(piece)
         theta = np.frombuffer(b"".join(pieces), dtype=np.float32).astype(np.float64)
-        local = await asyncio.to_thread(descent.local_steps, statistic, values, theta, random)
+        local = await asyncio.to_thread(descent.local_steps, statistic, gradients, values, theta, random)
         sent = memoryview(local.astype(np.float32).tobytes())
         for start in range(0, size, PIECE):
             await stream.write(bytes(sent[start : start + PIECE]))

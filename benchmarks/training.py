@@ -11,7 +11,7 @@ Writes benchmarks/results/training.json:
     round_time_over_plain_fedavg_1m  a private round of federated averaging of a million weights, 10 agents, over one
                                     with the same local steps, averaged in the clear; both over mTLS in one process
     dpsgd_round_over_plain_1m       a round of DP-SGD of a million weights beside it: see `training_rounds`
-    per_example_gradient_throughput_over_opacus   a network of three layers, batches of 256
+    per_example_gradient_throughput_over_opacus   a network of three layers, batches of 256; _cnn: of convolutions
     round_s_10m_10_agents           a private round of ten million weights, 10 agents, all on this machine
 
     python benchmarks/training.py [section ...]      sections: glm coverage welch gradients rounds
@@ -269,38 +269,44 @@ def central_sum(
 
 
 def gradients() -> dict[str, Any]:
-    """60-256-128-10, batches of 256, the gradients of single rows alone."""
+    """Gradients of single rows alone, batches of 256: 60-256-128-10, and two convolutions over 16 x 16 pixels."""
     import torch
     from opacus import GradSampleModule
 
-    plan = network((256, 128))
-    statistic = plan.statistic
-    assert isinstance(statistic, Gradients)
-    random = np.random.default_rng(1)
-    values = {f"x{n}": random.uniform(-1, 1, 256) for n in range(60)} | {"y": random.integers(0, 10, 256).astype(float)}
-    theta = statistic.initial()
-    ours_of = descent.local_gradients(statistic).rows
-    module = GradSampleModule(
-        torch.nn.Sequential(
-            torch.nn.Linear(61, 256),
-            torch.nn.ReLU(),
-            torch.nn.Linear(256, 128),
-            torch.nn.ReLU(),
-            torch.nn.Linear(128, 10),
-        ),
-        loss_reduction="sum",
-    )
-    x = torch.from_numpy(statistic.design.matrix(values).astype(np.float32))
-    y = torch.from_numpy(values["y"].astype(np.int64))
+    linear, relu = torch.nn.Linear, torch.nn.ReLU
+    dense = torch.nn.Sequential(linear(61, 256), relu(), linear(256, 128), relu(), linear(128, 10))
+    convolved = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3, padding=1), relu(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(16, 32, 3, padding=1), relu(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), linear(512, 64), relu(), linear(64, 10),
+    )  # fmt: skip
+    image = {"model": "cnn", "inputs": 256, "image": (16, 16, 1), "filters": (16, 32), "kernel": 3, "pool": 2}
+    cases = {"mlp": (network((256, 128)), dense), "cnn": (network((64,), **image), convolved)}
+    ratios = {}
+    for name, (plan, plain) in cases.items():
+        statistic = plan.statistic
+        assert isinstance(statistic, Gradients)
+        random, inputs = np.random.default_rng(1), len(plan.job.terms)
+        values = {f"x{n}": random.uniform(-1, 1, 256) for n in range(inputs)}
+        values["y"] = random.integers(0, 10, 256).astype(float)
+        ours_of, theta = descent.local_gradients(statistic).rows, statistic.initial()
+        module = GradSampleModule(plain, loss_reduction="sum")
+        x = torch.from_numpy(statistic.arrange(statistic.design.matrix(values)).astype(np.float32))
+        y = torch.from_numpy(values["y"].astype(np.int64))
+        assert sum(parameter.numel() for parameter in plain.parameters()) == plan.length
 
-    def theirs() -> None:
-        module.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(module(x), y, reduction="sum").backward()
+        def theirs(module: Any = module, x: Any = x, y: Any = y) -> None:
+            module.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(module(x), y, reduction="sum").backward()
 
-    def ours() -> None:
-        ours_of(values, theta)
+        def ours(of: Any = ours_of, values: Values = values, theta: np.ndarray = theta) -> None:
+            of(values, theta)
 
-    return {"per_example_gradient_throughput_over_opacus": best(theirs) / best(ours)}
+        ratios[name] = best(theirs) / best(ours)
+    return {
+        "per_example_gradient_throughput_over_opacus": ratios["mlp"],
+        "per_example_gradient_throughput_over_opacus_cnn": ratios["cnn"],
+    }
 
 
 def best(work: Callable[[], None], times: int = 25) -> float:

@@ -28,12 +28,18 @@ INPUTS = 60
 SLOW = Deadlines(join=120, upload=300, confirm=120, reveal=120)
 MILLION, TEN_MILLION = (1000, 900), (3300, 2930)
 """Hidden layers of 971,910 and 9,911,540 weights on 60 columns and 10 classes."""
-LOCAL = {"method": "average", "rate": 1.0, "local_steps": 20, "local_rate": 0.05, "learning_rate": 1.0, "batch": 1.0}
+LOCAL = {"method": "average", "rate": 1.0, "local_steps": 50, "local_rate": 0.05, "learning_rate": 1.0, "batch": 1.0}
 SAMPLED = {"method": "sgd", "rate": 0.1, "learning_rate": 0.1, "batch": 640.0}
 
 
 def network(
-    hidden: tuple[int, ...], *, inputs: int = INPUTS, classes: int = 10, persons: int = 1000, **how: Any
+    hidden: tuple[int, ...],
+    *,
+    inputs: int = INPUTS,
+    classes: int = 10,
+    persons: int = 1000,
+    model: str = "mlp",
+    **how: Any,
 ) -> JobPlan:
     """The plan of a job of three rounds on a network."""
     keys = json.dumps([str(digit) for digit in range(classes)])
@@ -43,7 +49,7 @@ def network(
     asked = {"method": "sgd", "rate": 0.5, "batch": 100.0, "learning_rate": 0.1} | how
     descent = Descent(optimizer="sgd", noise_multiplier=1.0, clip=1.0, hidden=hidden, **asked)
     terms = tuple((f"x{n}",) for n in range(inputs))
-    job = make_job(dataset, "mlp", "y", terms, rounds=3, spare_rounds=0, descent=descent)
+    job = make_job(dataset, model, "y", terms, rounds=3, spare_rounds=0, descent=descent)
     return make_job_plan(job, dataset, stated_rho_nano(job, dataset))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from analytics_client.agent import config as configuration
 from analytics_client.agent.config import FILE, AgentConfig, RuleConfig
 from analytics_client.agent.sources import SourceReport, open_source
+from analytics_client.agent.training.packages import load as load_model
 from queries.accounting import Budget, Curve, epsilon_to_rho_nano
 from queries.errors import ConfigError
 from queries.policy import ANY, explain_policy
@@ -53,7 +54,8 @@ def read_schema(path: Path) -> tuple[Dataset, bytes]:
 def check(folder: Path, schemas: Sequence[Path]) -> Report:
     """Check an agent's folder against schema files: configuration, policy, budgets, and the data themselves.
 
-    Raise ConfigError where the configuration contradicts itself or a schema, DataError where data do not fit.
+    Raise ConfigError where the configuration contradicts itself or a schema, DataError where data do not fit,
+    PolicyDenied where a model's package is not the one that is pinned.
     """
     config = configuration.load(folder)
     read = [_published(config, path) for path in schemas]
@@ -61,6 +63,8 @@ def check(folder: Path, schemas: Sequence[Path]) -> Report:
     for rule in config.policy.rules:
         if rule.dataset in published:
             _check_rule(rule, published[rule.dataset])
+    for model in configuration.models(config):
+        load_model(model)
     findings = []
     for dataset, hash_ in read:
         source = open_source(config.datasets[dataset.name], dataset, threads=config.engine.threads)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analytics_client.agent.ledger import Budgets, DatasetBudget
+from analytics_client.agent.training.packages import Installed
 from queries import policy as rules
 from queries.accounting import Budget
 from queries.errors import ConfigError
@@ -161,6 +162,14 @@ class EngineConfig(_Table):
     threads: int = Field(default=1, ge=1, le=256)
 
 
+class ModelConfig(_Table):
+    """A model of a package that may be trained here. After `load`, `wheel` is absolute."""
+
+    name: str = Field(min_length=1, max_length=100)
+    wheel: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class AgentConfig(_Table):
     """The whole of agent.toml."""
 
@@ -168,6 +177,7 @@ class AgentConfig(_Table):
     policy: PolicyConfig = PolicyConfig()
     budgets: Annotated[tuple[BudgetConfig, ...], Field(strict=False)] = ()
     engine: EngineConfig = EngineConfig()
+    models: Annotated[tuple[ModelConfig, ...], Field(strict=False)] = ()
 
 
 def load(directory: Path) -> AgentConfig:
@@ -201,7 +211,13 @@ def parse(text: str, directory: Path) -> AgentConfig:
     for problem in _contradictions(config):
         raise ConfigError(f"{FILE} contradicts itself: {problem}", hint="correct it; nothing is served until then")
     located = {name: _locate(name, dataset, directory) for name, dataset in config.datasets.items()}
-    return config.model_copy(update={"datasets": located})
+    wheels = tuple(model.model_copy(update={"wheel": str(directory / model.wheel)}) for model in config.models)
+    return config.model_copy(update={"datasets": located, "models": wheels})
+
+
+def models(config: AgentConfig) -> tuple[Installed, ...]:
+    """Return the packages whose models may be trained here."""
+    return tuple(Installed(model.name, model.sha256, Path(model.wheel)) for model in config.models)
 
 
 def policy(config: AgentConfig) -> Policy:
@@ -312,6 +328,8 @@ def _contradictions(config: AgentConfig) -> list[str]:
             found.append(
                 f"{where} allows a query of epsilon {rule.max_epsilon_per_query:g}, more than any budget holds"
             )
+    names = [model.name for model in config.models]
+    found += [f"two models are named {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     return found
 
 

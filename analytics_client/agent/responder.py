@@ -27,7 +27,7 @@ from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
-from analytics_client.agent.training import JobStep, charge_of, check_cohort, row_salt, step_of
+from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, row_salt, step_of
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import (
     CohortiumError,
@@ -71,11 +71,15 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What the steward allows now: who may ask what, and for how much. `digest` is SHA-256 of the file that says so."""
+    """What the steward allows now: who may ask what, for how much, and which packages' models may run.
+
+    `digest` is SHA-256 of the file that says so.
+    """
 
     policy: Policy
     budgets: Budgets
     digest: bytes
+    models: tuple[Installed, ...] = ()
 
 
 @dataclass(eq=False)
@@ -274,14 +278,14 @@ class Responder:
                 list(announce.seen_consistency),
             )
         served, plan = self._plan(verified)
-        step = step_of(announce, plan)
+        granted = self._granted()
+        decision.policy_hash = granted.digest
+        step = step_of(announce, plan, granted.models)
         check_cohort(plan, parameters.invited)
         if step is not None:
             self._ledger.end_expired_jobs()
             decision.slot, decision.model_hash = step.slot, step.model_hash
         noise, lanes = self._check_shape(parameters, verified, plan)
-        granted = self._granted()
-        decision.policy_hash = granted.digest
         core = AgentRound(
             announce.parameters,
             me=self._me,

@@ -166,7 +166,8 @@ class Agent:
         """What agent.toml grants now. Raises ConfigError while it cannot be understood."""
         config = self._file.current()
         self._state_policy()
-        return Granted(configuration.policy(config), configuration.budgets(config, published), self._file.digest)
+        budgets = configuration.budgets(config, published)
+        return Granted(configuration.policy(config), budgets, self._file.digest, configuration.models(config))
 
     def _take_up(self, document: MembershipDocument) -> None:
         """Sign with the rotated keys from the membership on that lists them."""

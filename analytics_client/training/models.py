@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analytics_client.result import Cost
 from analytics_client.training.rounds import Round, VerifiedRounds
@@ -62,6 +63,13 @@ class Trained:
         Shape (rows,) for numbers and log hazard ratios, (rows, classes) probabilities in the order of the published
         categories. Raise QueryError where a column is missing.
         """
+        return self.plan.statistic.predict(self._values(columns), self.theta)
+
+    def inputs(self, columns: Any) -> NDArray[np.float32]:
+        """Return what a package's model sees of such columns, shape (rows, inputs): numbers scaled, and indicators."""
+        return self.plan.statistic.design.matrix(self._values(columns))[:, 1:].astype(np.float32)
+
+    def _values(self, columns: Any) -> dict[str, Floats]:
         design = self.plan.statistic.design
         values = {}
         for name in {factor for term in self.job.terms for factor in term}:
@@ -74,7 +82,7 @@ class Trained:
                 values[name] = np.array([codes.get(str(value), float("nan")) for value in column])
             else:
                 values[name] = np.asarray(column, dtype=np.float64)
-        return self.plan.statistic.predict(values, self.theta)
+        return values
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, with what they are in its metadata. Raise ConfigError without safetensors.

@@ -7,7 +7,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingJob(_message.Message):
-    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored", "clusters", "trees", "institutions", "fraction")
+    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored", "clusters", "trees", "institutions", "fraction", "package")
+    class Package(_message.Message):
+        __slots__ = ("name", "sha256", "blocks")
+        class Block(_message.Message):
+            __slots__ = ("count", "spread")
+            COUNT_FIELD_NUMBER: _ClassVar[int]
+            SPREAD_FIELD_NUMBER: _ClassVar[int]
+            count: int
+            spread: float
+            def __init__(self, count: _Optional[int] = ..., spread: _Optional[float] = ...) -> None: ...
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        BLOCKS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        sha256: bytes
+        blocks: _containers.RepeatedCompositeFieldContainer[TrainingJob.Package.Block]
+        def __init__(self, name: _Optional[str] = ..., sha256: _Optional[bytes] = ..., blocks: _Optional[_Iterable[_Union[TrainingJob.Package.Block, _Mapping]]] = ...) -> None: ...
     class Clusters(_message.Message):
         __slots__ = ("count", "seed")
         COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +107,7 @@ class TrainingJob(_message.Message):
     TREES_FIELD_NUMBER: _ClassVar[int]
     INSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
     FRACTION_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
     selection: bytes
     model: str
     label: str
@@ -108,4 +125,5 @@ class TrainingJob(_message.Message):
     trees: TrainingJob.Trees
     institutions: _containers.RepeatedScalarFieldContainer[str]
     fraction: float
-    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ..., clusters: _Optional[_Union[TrainingJob.Clusters, _Mapping]] = ..., trees: _Optional[_Union[TrainingJob.Trees, _Mapping]] = ..., institutions: _Optional[_Iterable[str]] = ..., fraction: _Optional[float] = ...) -> None: ...
+    package: TrainingJob.Package
+    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ..., clusters: _Optional[_Union[TrainingJob.Clusters, _Mapping]] = ..., trees: _Optional[_Union[TrainingJob.Trees, _Mapping]] = ..., institutions: _Optional[_Iterable[str]] = ..., fraction: _Optional[float] = ..., package: _Optional[_Union[TrainingJob.Package, _Mapping]] = ...) -> None: ...

@@ -23,7 +23,7 @@ from queries.training.job import (
     Descent,
     Job,
 )
-from queries.training.options import MAX_INSTITUTIONS, SPLITS, Clusters, Trees
+from queries.training.options import MAX_BLOCKS, MAX_INSTITUTIONS, SPLITS, Clusters, Package, Trees
 
 
 def encode_job(job: Job) -> bytes:
@@ -47,6 +47,7 @@ def encode_job(job: Job) -> bytes:
             trees=None if job.trees is None else training_pb2.TrainingJob.Trees(**asdict(job.trees)),
             institutions=job.institutions,
             fraction=job.fraction,
+            package=None if job.package is None else _put_package(job.package),
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -91,12 +92,24 @@ def decode_job(data: bytes) -> Job:
         trees=_trees(message.trees) if message.HasField("trees") else None,
         institutions=tuple(message.institutions),
         fraction=message.fraction,
+        package=_package(message.package) if message.HasField("package") else None,
     )
     if encode_job(job) != data:
         raise QueryError(
             "these bytes are not the one encoding of a job", hint="they hold fields that this version does not know"
         )
     return job
+
+
+def _put_package(package: Package) -> training_pb2.TrainingJob.Package:
+    blocks = [training_pb2.TrainingJob.Package.Block(count=count, spread=spread) for count, spread in package.blocks]
+    return training_pb2.TrainingJob.Package(name=package.name, sha256=bytes.fromhex(package.sha256), blocks=blocks)
+
+
+def _package(message: training_pb2.TrainingJob.Package) -> Package:
+    if len(message.blocks) > MAX_BLOCKS:
+        raise QueryError(f"a package's model has at most {MAX_BLOCKS:,} blocks")
+    return Package(message.name, message.sha256.hex(), tuple((block.count, block.spread) for block in message.blocks))
 
 
 def _trees(message: training_pb2.TrainingJob.Trees) -> Trees:

@@ -12,6 +12,7 @@ from math import sqrt
 
 import numpy as np
 
+from queries.errors import QueryError
 from queries.schema import Categorical, Dataset
 from queries.training.design import Design, Floats, make_design
 from queries.training.job import NETWORKS, Descent, Job
@@ -32,11 +33,17 @@ class Gradients:
         self.centre = (0.0, 1.0)
         if not isinstance(kind, Categorical):
             self.centre = (kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2)
-        self.glm = None if self.network else Glm(job, dataset, self.design)
+        self.package = job.package
+        self.glm = None if self.network or self.package else Glm(job, dataset, self.design)
         self.layers = self._layers() if self.network else ()
-        self.width = sum(layer.width for layer in self.layers) if self.glm is None else self.glm.width
+        self.width = self._width()
         self.length = self.width
         self.work = max(self.width, sum(layer.work for layer in self.layers))
+
+    def _width(self) -> int:
+        if self.package is not None:
+            return self.package.width
+        return self.glm.width if self.glm is not None else sum(layer.width for layer in self.layers)
 
     def _layers(self) -> tuple[Layer, ...]:
         how, outputs = self.how, max(1, self.classes)
@@ -50,6 +57,10 @@ class Gradients:
         out = np.zeros(self.width)
         random = np.random.Generator(np.random.PCG64(self.how.seed))
         start = 0
+        if self.package is not None:
+            for count, spread in self.package.blocks:
+                out[start : start + count] = (2 * random.random(count) - 1) * spread
+                start += count
         for layer in self.layers:
             count, bound = layer.inputs * layer.outputs, sqrt(6 / layer.inputs)
             out[start : start + count] = (2 * random.random(count) - 1) * bound
@@ -86,6 +97,11 @@ class Gradients:
         """Return predictions of rows of the design matrix, as `Glm.mean` does."""
         if self.glm is not None:
             return self.glm.mean(x, theta)
+        if self.package is not None:
+            raise QueryError(
+                f"only the package {self.package.name!r} can predict with its model",
+                hint="give it model.theta, and model.inputs(frame) as what it predicts from",
+            )
         x = self.arrange(x)
         for layer, (weights, biases) in zip(self.layers, self.parts(theta), strict=True):
             if not isinstance(layer, Convolution):

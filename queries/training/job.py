@@ -15,11 +15,23 @@ from queries.errors import QueryError
 from queries.limits import MAX_FEATURES, walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
-from queries.training.options import Clusters, Trees, check_clusters, check_institutions, check_trees
+from queries.training.options import (
+    Clusters,
+    Package,
+    Trees,
+    check_clusters,
+    check_institutions,
+    check_package,
+    check_trees,
+)
 
-Model: TypeAlias = Literal["linear", "logistic", "multinomial", "poisson", "cox", "mlp", "cnn", "kmeans", "boosting"]
+Model: TypeAlias = Literal[
+    "linear", "logistic", "multinomial", "poisson", "cox", "mlp", "cnn", "kmeans", "boosting", "package"
+]
 MODELS: tuple[Model, ...] = get_args(Model)
 NETWORKS = ("mlp", "cnn")
+DESCENDING = (*NETWORKS, "package")
+"""Models that only gradients train."""
 Method: TypeAlias = Literal["sgd", "average"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Optimizer: TypeAlias = Literal["sgd", "momentum", "adam"]
@@ -92,8 +104,9 @@ class Job:
     Without `descent` the model is found by Newton steps. With `scored`, a model's numbers, nothing is trained: that
     model is evaluated. `split` names a division of the rows: the share `held_out`, chosen by a keyed hash at each
     institution, is left out of training, and evaluations see nothing else. `clusters` are of "kmeans", which has no
-    label; `trees` of "boosting". Only `institutions` are asked, sorted, or all where there are none; of these the
-    coordinator draws the share `fraction` anew for each round, 0 for all.
+    label; `trees` of "boosting"; `package` of "package", a model that stewards installed. Only `institutions` are
+    asked, sorted, or all where there are none; of these the coordinator draws the share `fraction` anew for each round,
+    0 for all.
     """
 
     selection: ir.Query
@@ -113,6 +126,7 @@ class Job:
     trees: Trees | None = None
     institutions: tuple[str, ...] = ()
     fraction: float = 0.0
+    package: Package | None = None
 
     @property
     def gradual(self) -> Descent | None:
@@ -135,7 +149,8 @@ class Job:
         label = f"{self.label}, {self.event}" if self.event else self.label
         how = "" if self.descent is None else f" by {self.descent.method}"
         verb = "evaluate" if self.scored else "train"
-        asked = f"{verb} {self.model}{how} {label + ' ' if label else ''}~ "
+        model = self.model if self.package is None else f"{self.model} {self.package.name}"
+        asked = f"{verb} {model}{how} {label + ' ' if label else ''}~ "
         asked += " + ".join(":".join(term) for term in self.terms)
         if self.selection.where is None:
             return asked
@@ -169,6 +184,7 @@ def make_job(
     trees: Trees | None = None,
     institutions: tuple[str, ...] = (),
     fraction: float = 0.0,
+    package: Package | None = None,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -188,7 +204,7 @@ def make_job(
     usual = _usual_rounds(model, descent, trees)
     job = Job(
         selection, kind, label, terms, rounds if rounds is not None else usual, spare_rounds, event, edges, ridge,
-        descent, split, held_out, (), clusters, trees, tuple(sorted(set(institutions))), fraction,
+        descent, split, held_out, (), clusters, trees, tuple(sorted(set(institutions))), fraction, package,
     )  # fmt: skip
     return resolve_job(job, dataset)
 
@@ -264,14 +280,14 @@ def _check_factor(job: Job, term: Term, column: Column) -> None:
 
 
 def _check_label(job: Job, dataset: Dataset) -> None:
-    if job.model in ("kmeans", "boosting", *NETWORKS) and (job.event or job.edges):
+    if job.model in ("kmeans", "boosting", *DESCENDING) and (job.event or job.edges):
         raise QueryError("only the cox model has an event and a time grid", hint="leave event and times out")
     if job.model == "kmeans":
         if job.label:
             raise QueryError("kmeans predicts nothing, so it has no label", hint="leave label out")
         return
     label = _column(job.label, dataset)
-    if job.model in NETWORKS:
+    if job.model in DESCENDING:
         return  # a number or a category
     if job.model == "boosting":
         if isinstance(label.kind, Categorical) and len(label.kind.keys) != 2:
@@ -310,8 +326,8 @@ def _check_regression(job: Job, label: Column) -> None:
 def _check_descent(job: Job, dataset: Dataset) -> None:
     how = job.descent
     if how is None:
-        if job.model in NETWORKS:
-            raise QueryError("a network is trained by gradients", hint='say method = "sgd"')
+        if job.model in DESCENDING:
+            raise QueryError(f"a {job.model} is trained by gradients", hint='say method = "sgd"')
         return
     if job.model in ("cox", "kmeans", "boosting"):
         raise QueryError(f"{job.model} is not trained by gradients of persons", hint="leave the method out")
@@ -345,6 +361,15 @@ def _check_options(job: Job) -> None:
         check_clusters(job.clusters)
         if job.scored:
             raise QueryError("a clustering predicts nothing that could be compared", hint="its spread tells its worth")
+    if (job.package is not None) != (job.model == "package"):
+        raise QueryError("a package, and only it, is named", hint='model = "package", package = "tiny-net"')
+    if job.package is not None:
+        check_package(job.package)
+        if job.scored:
+            raise QueryError(
+                "agents cannot evaluate the model of a package",
+                hint="whoever has the package can, on data of their own",
+            )
     if job.trees is not None:
         check_trees(job.trees)
         if not job.scored and job.rounds != job.trees.rounds:

@@ -6,6 +6,7 @@ Must not know: data, the wire, how models are found.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -19,7 +20,11 @@ MAX_DEPTH = 8
 MAX_BINS = 256
 MAX_SEED = 2**32 - 1
 MAX_INSTITUTIONS = 1000
+MAX_BLOCKS = 1000
+MAX_BLOCK = 16_000_000
 _NAME = 100
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,39 @@ class Clusters:
 
     count: int
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A model from outside the catalogue: a package that stewards installed, by the name of its entry point.
+
+    `sha256` is the hex digest of its wheel. `blocks` say how many numbers it has, in order, and where they begin: of
+    each block's (count, spread) evenly drawn from -spread to spread by the job's public seed.
+    """
+
+    name: str
+    sha256: str
+    blocks: tuple[tuple[int, float], ...]
+
+    @property
+    def width(self) -> int:
+        """How many numbers the model has."""
+        return sum(count for count, _ in self.blocks)
+
+
+def check_package(package: Package) -> None:
+    """Raise QueryError where a package is named in an impossible way."""
+    if not _PACKAGE.fullmatch(package.name):
+        raise QueryError("a package is named by letters, digits, dots, - and _", hint='package = "tiny-net"')
+    if not _SHA256.fullmatch(package.sha256):
+        raise QueryError("a package is pinned by the SHA-256 of its wheel", hint="64 hex digits: sha256sum X.whl")
+    if not 1 <= len(package.blocks) <= MAX_BLOCKS or not all(
+        1 <= count <= MAX_BLOCK and math.isfinite(spread) and 0 <= spread <= 1000 for count, spread in package.blocks
+    ):
+        raise QueryError(
+            f"a package's model has 1 to {MAX_BLOCKS:,} blocks of numbers, each beginning within 0 to 1000 of 0",
+            hint="blocks = [[1024, 0.1], [10, 0.0]], as its package says",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytics_client.agent.noise.stream import Stream
+from analytics_client.agent.training.packages import Installed, package_gradients
 from queries.errors import QueryError
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
@@ -39,16 +40,21 @@ class LocalGradients(Protocol):
         """Return the gradient of the mean loss over the rows that give one, shape (width,)."""
 
 
-def sums(plan: JobPlan, values: Mapping[str, Floats], theta: Floats) -> NDArray[np.int64]:
-    """Return the exact integer sum of a round by gradients over this institution's rows."""
+def sums(
+    plan: JobPlan, values: Mapping[str, Floats], theta: Floats, gradients: LocalGradients | None = None
+) -> NDArray[np.int64]:
+    """Return the exact integer sum of a round by gradients over this institution's rows.
+
+    `gradients` are the model's where they are at hand already.
+    """
     statistic = plan.statistic
     if not isinstance(statistic, Gradients):
         raise TypeError("this job is not trained by gradients")
-    gradients = local_gradients(statistic)
+    gradients = gradients or local_gradients(statistic)
     rounding = np.random.Generator(np.random.SFC64(int.from_bytes(os.urandom(32))))
     out = np.zeros(plan.length, dtype=np.int64)
     if statistic.how.method == "average":
-        moved = local_steps(statistic, values, theta, rounding) - theta.astype(np.float32)
+        moved = local_steps(statistic, gradients, values, theta, rounding) - theta.astype(np.float32)
         blocks: Iterator[Singles] = iter([moved[None, :] / np.float32(statistic.how.clip)])
     else:
         chosen = sample(len(values[plan.job.label]), statistic.how.rate)
@@ -108,8 +114,13 @@ class _Regression:
         return out.astype(np.float32)
 
 
-def local_gradients(statistic: Gradients) -> LocalGradients:
-    """Return what computes gradients here. Raise QueryError for a network where PyTorch is not installed."""
+def local_gradients(statistic: Gradients, installed: tuple[Installed, ...] = ()) -> LocalGradients:
+    """Return what computes gradients here; `installed` are the packages whose models this agent may run.
+
+    Raise QueryError for a network where PyTorch is not installed, PolicyDenied for a package that is not as agreed.
+    """
+    if statistic.package is not None:
+        return package_gradients(statistic, statistic.package, installed)
     if not statistic.network:
         return _Regression(statistic)
     try:
@@ -123,14 +134,17 @@ def local_gradients(statistic: Gradients) -> LocalGradients:
 
 
 def local_steps(
-    statistic: Gradients, values: Mapping[str, Floats], theta: Floats, random: np.random.Generator
+    statistic: Gradients,
+    gradients: LocalGradients,
+    values: Mapping[str, Floats],
+    theta: Floats,
+    random: np.random.Generator,
 ) -> Singles:
     """Return the model after the job's local steps on this institution's own rows.
 
     Every step takes as many rows, however many there are, so that the time it takes says nothing of their number.
     """
     how, ridge = statistic.how, statistic.job.ridge
-    gradients = local_gradients(statistic)
     rows = len(values[statistic.job.label])
     start = theta.astype(np.float32)
     local = start.copy()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from analytics_client.agent.ledger_jobs import JobHold
 from analytics_client.agent.sources import Source
 from analytics_client.agent.training import descent
+from analytics_client.agent.training.packages import Installed
 from protos.v1 import agent_pb2
 from queries.accounting import Curve
 from queries.errors import QueryError
@@ -36,13 +37,18 @@ class JobStep:
     slot: int
     theta: Floats
     model_hash: bytes
+    gradients: descent.LocalGradients | None = None
 
     def sums(self, plan: JobPlan, source: Source, salt: bytes) -> NDArray[np.int64]:
         """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`, see `row_salt`."""
         rows = source.rows(plan.selection, salt)
         if plan.job.split:
             rows = _part(rows, plan.job, salt)
-        return plan.sums(rows, self.theta) if plan.job.gradual is None else descent.sums(plan, rows, self.theta)
+        return (
+            plan.sums(rows, self.theta)
+            if plan.job.gradual is None
+            else descent.sums(plan, rows, self.theta, self.gradients)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +61,25 @@ class Charge:
     job: JobHold | None
 
 
-def step_of(announce: agent_pb2.Announce, plan: AnyPlan) -> JobStep | None:
-    """Return the announced round of a job, None for a query. Raise QueryError where announcement and plan disagree."""
+def step_of(announce: agent_pb2.Announce, plan: AnyPlan, installed: tuple[Installed, ...] = ()) -> JobStep | None:
+    """Return the announced round of a job, None for a query. Raise QueryError where announcement and plan disagree.
+
+    `installed` are the packages whose models may run here; raise PolicyDenied for another one.
+    """
     if announce.HasField("job") != isinstance(plan, JobPlan):
         raise QueryError("the announcement does not say which round of the job it is")
     if not isinstance(plan, JobPlan):
         return None
     if announce.job.slot >= plan.slots:
         raise QueryError(f"the job paid for {plan.slots} rounds, and this is another one")
-    statistic = plan.statistic
+    statistic, gradients = plan.statistic, None
     if isinstance(statistic, Gradients):
-        descent.local_gradients(statistic)  # refuses now what could not be computed later
+        gradients = descent.local_gradients(statistic, installed)  # refuses now what could not be computed later
     theta = plan.decode_model(announce.job.model)
     name = model_hash(announce.job.model)
     if announce.job.model_hash not in (b"", name):
         raise QueryError("the model that came in pieces is not the announced one")
-    return JobStep(announce.job.slot, theta, name)
+    return JobStep(announce.job.slot, theta, name, gradients)
 
 
 def check_cohort(plan: AnyPlan, invited: tuple[str, ...]) -> None:
