@@ -44,8 +44,8 @@ def test_a_package_is_trained_where_it_is_pinned(tmp_path: Path, monkeypatch: py
     pinned = f'\n[[models]]\nname = "{NAME}"\nwheel = "{wheel}"\nsha256 = "{sha256}"\n'
     asked = {
         "dataset": "d", "label": "y", "features": ["x", "z"], "package": NAME, "package_sha256": sha256,
-        "method": "sgd", "optimizer": "adam", "rate": 0.2, "clip": 1.0, "batch": 240.0, "learning_rate": 0.1,
-        "noise_multiplier": 0.5, "rounds": 25, "spare_rounds": 0, "seed": 2,
+        "method": "sgd", "optimizer": "adam", "rate": 0.1, "clip": 1.0, "batch": 120.0, "learning_rate": 0.2,
+        "noise_multiplier": 0.5, "rounds": 16, "spare_rounds": 0, "seed": 2,
         "blocks": [[16, 2**-0.5], [8, 0.0], [16, 8**-0.5], [2, 0.0]],
     }  # fmt: skip
     with consortium(tmp_path / "c", [SCHEMA], files, agent_toml=EVERYTHING, epsilon=1e6) as running:
@@ -77,4 +77,4 @@ def test_a_package_is_trained_where_it_is_pinned(tmp_path: Path, monkeypatch: py
     own = namespace["model"](2, 2)  # type: ignore[operator]
     assert isinstance(own, TorchModel)
     scores = own.predict(model.theta.astype(np.float32), model.inputs(frame))
-    assert ((scores[:, 1] > scores[:, 0]) == (x * z > 0)).mean() > 0.75
+    assert ((scores[:, 1] > scores[:, 0]) == (x * z > 0)).mean() > 0.65
