@@ -74,9 +74,9 @@ class JobSession(Connection):
     ) -> Trained:
         """Train a regression over the institutions' data, and return it once all its rounds are verified.
 
-        `model` is linear, logistic, multinomial, poisson, cox, mlp, cnn, kmeans, boosting or package; see `JobAsked` for
-        what else there is to say, and `query` for the rest and for what it raises. A job that ends early raises too;
-        `model` has what it had reached.
+        `model` is linear, logistic, multinomial, poisson, cox, mlp, cnn, kmeans, boosting or package; see `JobAsked`
+        for what else there is to say, and `query` for the rest and for what it raises. A job that ends early raises
+        too; `model` has what it had reached.
         """
         overview = self._published(fresh_s=FRESH_S)
         plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
