@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from queries.errors import QueryError
 from queries.schema import from_toml
 from queries.training.encode import decode_job, decode_model, encode_job, encode_model
-from queries.training.job import MODELS, NETWORKS, Job, make_job
+from queries.training.job import DESCENDING, MODELS, Job, make_job
 from queries.training.options import SPLITS, Clusters, Trees
 from queries.training.plan import make_job_plan
 
@@ -55,7 +55,7 @@ def jobs(draw: st.DrawFn) -> Job:
     rounds, spare = draw(st.integers(1, 50)), draw(st.integers(0, 5))
     ridge = draw(st.sampled_from([0.0, 0.01, 1.0]))
     rows = draw(st.sampled_from([None, 1, 3, 5]))
-    model = draw(st.sampled_from([model for model in MODELS if model not in NETWORKS]))
+    model = draw(st.sampled_from([model for model in MODELS if model not in DESCENDING]))
     more: dict[str, Any] = {"rounds": rounds, "spare_rounds": spare, "ridge": ridge, "rows_per_person": rows}
     if draw(st.booleans()):
         more |= {"institutions": draw(st.sampled_from([(), ("b", "a"), ("a",)])), "fraction": draw(st.floats(0, 1))}
