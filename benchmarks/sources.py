@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
@@ -79,39 +80,40 @@ def main() -> None:
     plan = make_plan(parse(ASKED, {"people": dataset}), dataset)
     threads = os.cpu_count() or 1
     found: dict[str, object] = {"rows": SIZES[-1], "columns": COLUMNS, "threads": threads, "load": os.getloadavg()[0]}
-    by_rows, loaded = {}, {}
-    with tempfile.TemporaryDirectory() as name:
+    loaded: dict[int, float] = {}
+    taken: dict[int, list[float]] = {rows: [] for rows in SIZES}
+    theirs = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
+        sources = {}
         for rows in SIZES:
             path = Path(name) / f"{rows}.parquet"
             write(path, rows)
             table = config.parse(f'[datasets.people]\npath = "{path}"\n', Path(name)).datasets["people"]
             begin = time.perf_counter()
-            source = open_source(table, dataset, threads=threads)
+            sources[rows] = open_source(table, dataset, threads=threads)
+            opened.callback(sources[rows].close)
             loaded[rows] = time.perf_counter() - begin
-            source.aggregate(plan, os.urandom(32))
-            by_rows[rows] = statistics.median(
-                seconds(lambda source=source: source.aggregate(plan, os.urandom(32)))
-                for _ in range(RUNS)  # type: ignore[misc]
-            )
-            print(f"{rows:,} rows: loaded in {loaded[rows]:.1f} s, summed in {by_rows[rows]:.3f} s", flush=True)
-            if rows != SIZES[-1]:
-                source.close()
-                path.unlink()
-        with duckdb.connect(config={"threads": threads}) as plain:
-            plain.read_parquet(str(path)).create("people")
-            plain.execute(BY_HAND).fetchall()
-            ours, theirs = [], []
-            for _ in range(RUNS):
-                ours.append(seconds(lambda: source.aggregate(plan, os.urandom(32))))
-                theirs.append(seconds(lambda: plain.execute(BY_HAND).fetchall()))
+            print(f"{rows:,} rows: loaded in {loaded[rows]:.1f} s", flush=True)
+        plain = opened.enter_context(duckdb.connect(config={"threads": threads}))
+        plain.read_parquet(str(path)).create("people")
+        for run in range(
+            RUNS + 1
+        ):  # in turn, so that whatever else the machine does slows all of them; the first warms up
+            for rows, source in sources.items():
+                taken[rows].append(seconds(lambda source=source: source.aggregate(plan, os.urandom(32))))  # type: ignore[misc]
+            theirs.append(seconds(lambda: plain.execute(BY_HAND).fetchall()))
+            print(f"run {run}: {[round(taken[rows][-1], 3) for rows in SIZES]}, DuckDB {theirs[-1]:.3f} s", flush=True)
+        by_rows = {rows: statistics.median(times[1:]) for rows, times in taken.items()}
+        by_hand = statistics.median(theirs[1:])
+        source = sources[SIZES[-1]]
         own = []
         for analyst in range(ANALYSTS):
             asked = make_plan(parse(ASKED.replace(">= 2", f">= {2 + analyst / 100}"), {"people": dataset}), dataset)
             own.append(seconds(lambda asked=asked: source.aggregate(asked, os.urandom(32))))  # type: ignore[misc]
         found |= {
-            "ours_s": statistics.median(ours),
-            "duckdb_s": statistics.median(theirs),
-            "ours_over_duckdb": statistics.median(ours) / statistics.median(theirs),
+            "ours_s": by_rows[SIZES[-1]],
+            "duckdb_s": by_hand,
+            "ours_over_duckdb": by_rows[SIZES[-1]] / by_hand,
             "seconds_by_rows": by_rows,
             "load_s": loaded,
             "first_analyst_s": own[0],
