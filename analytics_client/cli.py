@@ -71,11 +71,14 @@ def enrol(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Join a consortium with an invitation. Your keys are made here and never leave this machine."""
+    """Join a consortium with an invitation. Your keys are made here and never leave this machine.
+
+    Where the invitation names an identity provider, you sign in there with a browser, on any machine.
+    """
     from analytics_client import enrolment
     from analytics_client.profile import default_folder
 
-    joined = enrolment.enrol(token, profile or default_folder(), roles=PEOPLE)
+    joined = enrolment.enrol(token, profile or default_folder(), roles=PEOPLE, sign_in=_sign_in)
     if as_json:
         print_json(
             {"id": joined.id, "role": joined.role, "consortium": joined.consortium, "folder": str(joined.folder)}
@@ -298,6 +301,16 @@ def _steps_shown() -> Iterator[Callable[[Progress], None]]:
             status.update(f"{progress.step}{who}")
 
         yield show
+
+
+def _sign_in(issuer: str, client_id: str, nonce: str) -> str:
+    from analytics_client.device_flow import Prompt, sign_in
+
+    def tell(prompt: Prompt) -> None:
+        where = f" (or {prompt.whole})" if prompt.whole else ""
+        typer.echo(f"Sign in at {prompt.address} with the code {prompt.code}{where}. Waiting ...", err=True)
+
+    return sign_in(issuer, client_id, nonce, tell=tell)
 
 
 def _session(profile: Path | None) -> Session:

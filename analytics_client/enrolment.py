@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 from cryptography import x509
@@ -33,8 +34,14 @@ from trust.rpc.errors import translated
 RENEW_BEFORE = timedelta(days=30)
 
 
-def enrol(token: str, folder: Path, *, roles: Collection[str]) -> Profile:
+SignIn: TypeAlias = "Callable[[str, str, str], str]"
+"""Has a person sign in: issuer, client id and nonce to an ID token."""
+
+
+def enrol(token: str, folder: Path, *, roles: Collection[str], sign_in: SignIn | None = None) -> Profile:
     """Redeem an invitation into a new profile folder and return the profile.
+
+    `sign_in` is used where the invitation demands that an identity provider vouches for the person.
 
     `roles` are those the caller can serve. Raises InvitationError (token damaged, expired, used, or for another role),
     ConfigError (the folder is in use), ServiceError (nobody at the address, within 5 s), ClockError, IdentityError.
@@ -54,7 +61,7 @@ def enrol(token: str, folder: Path, *, roles: Collection[str]) -> Profile:
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror}", hint="check the folder's permissions") from None
     try:
-        profile = enrol_into(building, invitation)
+        profile = enrol_into(building, invitation, sign_in)
         building.replace(folder)
         files.sync_directory(folder.parent)
     except BaseException:
@@ -116,7 +123,7 @@ def check_usable(invitation: Invitation, roles: Collection[str]) -> None:
         )
 
 
-def enrol_into(building: Path, invitation: Invitation) -> Profile:
+def enrol_into(building: Path, invitation: Invitation, sign_in: SignIn | None = None) -> Profile:
     """Make keys in an empty folder, redeem the invitation, and write the profile. Raises as `enrol` does."""
     root = x509.load_der_x509_certificate(invitation.ca)
     identity_key, tls_key = Ed25519PrivateKey.generate(), keys.generate_tls_key()
@@ -137,6 +144,12 @@ def enrol_into(building: Path, invitation: Invitation) -> Profile:
         request.epoch_key_signature = keys.sign_epoch_key(
             identity_key, invitation.consortium, invitation.participant, request.epoch_key
         )
+    if invitation.issuer:
+        if sign_in is None:
+            raise InvitationError(f"{invitation.issuer} has to vouch for you", hint="use: cohortium enrol TOKEN")
+        nonce = enrolment.vouching_nonce(invitation.consortium, invitation.id, request.identity_key)
+        request.id_token = sign_in(invitation.issuer, invitation.client_id, nonce)
+        request.at = int(time.time())  # signing in takes a while
     enrolment.prove_enrolment(request, invitation.consortium, identity_key)
     response = _redeem(invitation, request, identity_key, certificates.to_pem(root))
     peer = Peer(invitation.consortium, invitation.role, invitation.participant)

@@ -125,6 +125,10 @@ def invite(
         float, typer.Option(metavar="DAYS", help="Make it a service account, no person's, for so long.")
     ] = 0,
     datasets: Annotated[str, typer.Option(metavar="A,B", help="What a service account may ask of.")] = "",
+    person: Annotated[
+        str,
+        typer.Option(metavar="EMAIL", help="The identity provider has to vouch for this person; or sub:SUBJECT."),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Print an invitation token, once. Give it to the newcomer over a channel that you trust."""
@@ -150,6 +154,7 @@ def invite(
             valid_hours=valid_hours,
             now=now,
             service=service,
+            person=person,
         )
     poke(config)
     if json:

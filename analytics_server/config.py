@@ -45,7 +45,21 @@ store = {store}
 
 # First line of every checkpoint of the audit log; part of every membership. Never change it.
 log_origin = {log_origin}
+
+# An OpenID Connect provider that may have to vouch for people who enrol: cohortium-server invite --person EMAIL
+# [oidc]
+# issuer = "https://login.example.org/realms/research"
+# client_id = "cohortium"
 """
+
+
+class Oidc(BaseModel):
+    """The identity provider that vouches for people: its issuer (https) and what the consortium is called there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    issuer: str
+    client_id: str
 
 
 class _File(BaseModel):
@@ -58,6 +72,7 @@ class _File(BaseModel):
     enrolment_listen: str
     store: str
     log_origin: str
+    oidc: Oidc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,7 @@ class ServerConfig:
     store_url: str = field(repr=False)  # may hold a password
     log_origin: str
     governance_key: bytes
+    oidc: Oidc | None = None
 
     def log_signer(self) -> notes.Signer:
         """Return the signer of checkpoints."""
@@ -121,6 +137,8 @@ def load(folder: Path) -> ServerConfig:
         check_consortium(read.consortium)
         for address in (read.address, read.enrolment_address, read.listen, read.enrolment_listen):
             split_address(address)
+        if read.oidc is not None and not read.oidc.issuer.startswith("https://"):
+            raise ConfigError("oidc.issuer is an address that begins with https://")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except ValidationError as error:
@@ -139,6 +157,7 @@ def load(folder: Path) -> ServerConfig:
         store_url=store_url(folder, read.store),
         log_origin=read.log_origin,
         governance_key=_read_public(folder / GOVERNANCE_KEY),
+        oidc=read.oidc,
     )
 
 

@@ -7,6 +7,7 @@ membership that governance signs.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
 from analytics_server.governance import stamped
 from analytics_server.store import InvitationRow, Store, UnitOfWork
+from analytics_server.vouching import Expected, Provider, check_token
 from protos.v1 import enrolment_pb2, enrolment_pb2_grpc, log_pb2
 from queries.errors import ConfigError, IdentityError
 from trust.identity import enrolment, keys
@@ -44,8 +46,12 @@ def invite(
     valid_hours: float,
     now: datetime,
     service: Service | None = None,
+    person: str = "",
 ) -> Invitation:
     """Record and return an invitation, with `service` for an account that no person is behind.
+
+    With `person`, an e-mail address or "sub:" and a subject, the identity provider of the folder has to vouch for the
+    one who redeems it.
 
     Raises IdentityError or ConfigError where it could never be redeemed.
     """
@@ -57,6 +63,14 @@ def invite(
     if organisation:
         check_organisation(organisation)
     invitation = _invitation(config, participant=participant, role=role, valid_hours=valid_hours, now=now)
+    expected = None
+    if person:
+        if config.oidc is None:
+            raise ConfigError("no identity provider can vouch for anybody", hint="set [oidc] in server.toml")
+        if role == "agent" or service is not None:
+            raise ConfigError("an identity provider vouches for people", hint="invite without --person")
+        expected = Expected.of(config.oidc.issuer, config.oidc.client_id, person, invitation.id)
+        invitation = replace(invitation, issuer=expected.issuer, client_id=expected.client_id)
     with store.begin() as uow:
         _check_free(uow, participant, organisation)
         uow.add_invitation(
@@ -67,6 +81,7 @@ def invite(
             organisation=organisation,
             expires_at=invitation.expires_at,
             service="" if service is None else service.to_text(),
+            person="" if expected is None else expected.to_text(),
         )
         event = log_pb2.Invited(participant=participant, role=role, expires_at=invitation.expires_at)
         log.append_in(uow, [stamped("operator", log_pb2.LogEntry(invited=event))])
@@ -143,17 +158,21 @@ class EnrolmentDesk:
         self._store = store
         self._log = log
         self._issuing, self._issuing_key = config.issuer()
+        self._provider = None if config.oidc is None else Provider(config.oidc.issuer)
 
     def enrol(self, request: enrolment_pb2.EnrolRequest, now: datetime) -> enrolment_pb2.EnrolResponse:
         """Redeem an invitation. Whatever fails, nothing is stored and the invitation remains good.
 
         Raises InvitationError (unknown, expired, used), ClockError, SignatureError (no possession of the identity key),
-        IdentityError (unsuitable keys, or a name or key that is taken).
+        IdentityError (unsuitable keys, a name or key that is taken, nobody vouches for the person), ServiceError (the
+        identity provider cannot be reached).
         """
         public_key = certificates.check_request(request.csr)
         enrolment.check_clock(request.at, int(now.timestamp()))
         enrolment.check_enrolment(request, self._config.consortium)
         hashed = secret_hash(request.invitation_id, request.secret)
+        # Before the transaction: it may have to be asked for. Whoever brings no token makes us ask nobody.
+        keys_of_provider = self._provider.keys() if self._provider is not None and request.id_token else {}
         with self._store.begin() as uow:
             invited = uow.redeem_invitation(request.invitation_id, hashed, int(now.timestamp()))
             self._check_epoch_key(
@@ -163,6 +182,17 @@ class EnrolmentDesk:
                 request.epoch_key,
                 request.epoch_key_signature,
             )
+            expected, vouched = Expected.from_text(invited.person), None
+            if expected is not None:
+                vouched = check_token(
+                    request.id_token,
+                    keys_of_provider,
+                    expected,
+                    consortium=self._config.consortium,
+                    invitation_id=invited.id,
+                    identity_key=request.identity_key,
+                    now=int(now.timestamp()),
+                )
             leaf = self._issue(public_key, invited.role, invited.participant, now)
             if invited.recovery_reason:
                 self._replace_key(uow, request, invited, public_key)
@@ -183,6 +213,7 @@ class EnrolmentDesk:
                 role=invited.role,
                 identity_key=request.identity_key,
                 service=service is not None,
+                vouched_by="" if expected is None else expected.issuer,
             )
             entries = [log_pb2.LogEntry(enrolled=event)]
             if service is not None:
@@ -190,6 +221,12 @@ class EnrolmentDesk:
                     participant=invited.participant, expires_at=service.expires_at, datasets=service.datasets
                 )
                 entries.append(log_pb2.LogEntry(service_scoped=scoped))
+            if vouched is not None:
+                uow.keep_proof(invited.participant, request.id_token, int(now.timestamp()))
+                uow.identify(invited.participant, vouched.name, vouched.contact)
+                entries.append(
+                    log_pb2.LogEntry(identity_changed=log_pb2.IdentityChanged(participant=invited.participant))
+                )
             self._log.append_in(uow, [stamped(invited.participant, entry) for entry in entries])
             return self._response(invited.participant, leaf)
 

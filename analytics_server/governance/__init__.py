@@ -12,6 +12,7 @@ from analytics_server.governance.office import (
     COUNCIL,
     FOLDER,
     Governance,
+    current_membership,
     load_council,
     open_governance,
     opened,
@@ -25,7 +26,6 @@ from analytics_server.governance.people import (
 )
 from analytics_server.governance.publishing import (
     Changes,
-    current_membership,
     pending,
     propose_dataset,
     propose_membership,

@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
-from analytics_server.store import Store
+from analytics_server.store import Store, UnitOfWork
 from protos.v1 import log_pb2
 from queries.errors import ConfigError
-from trust.identity import files, keys
+from trust.identity import files, keys, membership
 from trust.identity.activity import Activity, check_activities
 from trust.identity.council import Council
+from trust.identity.membership import MembershipDocument
 
 FOLDER = "governance"
 COUNCIL = "council.toml"
@@ -89,6 +90,14 @@ def decided(path: Path, config: ServerConfig) -> Governance:
             f"{path / FILE} does not fit consortium {config.consortium!r}", hint="compare docs/operating.md"
         )
     return governance
+
+
+def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
+    """Return the newest published membership, verified, or None before the first."""
+    envelope = uow.latest_membership()
+    if envelope is None:
+        return None
+    return membership.verify(envelope, config.governance_key, consortium=config.consortium)
 
 
 def _activities(read: dict[str, dict[str, Any]]) -> tuple[Activity, ...]:

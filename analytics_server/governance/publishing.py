@@ -10,7 +10,8 @@ from pathlib import Path
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
-from analytics_server.governance.office import Governance, decided, stamped
+from analytics_server.governance.office import Governance, current_membership, decided, stamped
+from analytics_server.governance.proofs import check_vouched, needing_proof
 from analytics_server.store import KeyChangeRow, Store, UnitOfWork
 from protos.v1 import log_pb2
 from queries import schema
@@ -40,14 +41,6 @@ class Changes:
         return bool(self.added or self.removed or self.rekeyed or self.rescoped)
 
 
-def current_membership(uow: UnitOfWork, config: ServerConfig) -> MembershipDocument | None:
-    """Return the newest published membership, verified, or None before the first."""
-    envelope = uow.latest_membership()
-    if envelope is None:
-        return None
-    return membership.verify(envelope, config.governance_key, consortium=config.consortium)
-
-
 def pending(uow: UnitOfWork, config: ServerConfig) -> Changes:
     """Return how those who are enrolled and not revoked differ from the newest membership."""
     return _changes(uow, current_membership(uow, config), *_enrolled(uow))
@@ -62,9 +55,10 @@ def publish_membership(
     """
     if governance.key is None:
         raise ConfigError("a council governs this consortium", hint="cohortium-server council propose DIR FILE")
+    seen = check_vouched(store, config)
     with store.begin() as uow:
         current = current_membership(uow, config)
-        payload, changes = _next_payload(uow, config, governance, current, now)
+        payload, changes = _next_payload(uow, config, governance, current, now=now, vouched=seen)
         if payload is None:
             assert current is not None  # noqa: S101 - without one there is a payload
             return current, changes
@@ -83,8 +77,10 @@ def propose_membership(
         raise ConfigError(
             "another council governs this consortium", hint="the members and threshold it was founded with"
         )
+    seen = check_vouched(store, config)
     with store.read() as uow:
-        payload, changes = _next_payload(uow, config, decided(path, config), current_membership(uow, config), now)
+        current = current_membership(uow, config)
+        payload, changes = _next_payload(uow, config, decided(path, config), current, now=now, vouched=seen)
     if payload is None:
         raise IdentityError("nobody joined or left: there is nothing to sign", hint="invite or revoke somebody first")
     return council.propose(membership.PAYLOAD_TYPE, payload), changes
@@ -100,11 +96,19 @@ def publish_signed(store: Store, log: AuditLog, config: ServerConfig, envelope: 
 
 
 def _next_payload(
-    uow: UnitOfWork, config: ServerConfig, governance: Governance, current: MembershipDocument | None, now: int
+    uow: UnitOfWork,
+    config: ServerConfig,
+    governance: Governance,
+    current: MembershipDocument | None,
+    *,
+    now: int,
+    vouched: frozenset[str],
 ) -> tuple[bytes | None, Changes]:
-    """Return the next epoch to sign, None where nothing changes."""
+    """Return the next epoch to sign, None where nothing changes. `vouched`: whose ID tokens have been checked."""
     institutions, people = _enrolled(uow)
     changes = _changes(uow, current, institutions, people)
+    if missing := sorted(needing_proof(uow) & {*changes.added} - vouched):
+        raise IdentityError(f"{', '.join(missing)} enrolled meanwhile", hint="publish again")
     if current is None and not institutions and not people:
         raise IdentityError("nobody has enrolled yet", hint="cohortium-server invite DIR --role agent --id ID")
     says = governance.minimum_cohort, governance.colluders, governance.activities

@@ -73,16 +73,7 @@ class People:
             raise InvitationError(
                 "this invitation has been used", hint="if that was not you, tell the operator; ask for a new one"
             )
-        return InvitationRow(
-            row.id,
-            row.role,
-            row.participant,
-            row.organisation,
-            row.expires_at,
-            row.recovery_reason,
-            row.service,
-            row.person,
-        )
+        return _invitation(row)
 
     def withdraw_invitations(self, participant: str, now: int) -> None:
         """Have no open invitation for this participant redeemed any more."""
@@ -155,6 +146,26 @@ class People:
         self._connection.execute(delete(t.identity).where(t.identity.c.id == id))
         self._connection.execute(insert(t.identity).values(id=id, name=name, contact=contact))
 
+    def keep_proof(self, id: str, token: str, at: int) -> None:
+        """Keep what an identity provider signed of someone at that unix time, until governance has seen it."""
+        self._connection.execute(delete(t.identity_proof).where(t.identity_proof.c.id == id))
+        self._connection.execute(insert(t.identity_proof).values(id=id, token=token, at=at))
+
+    def proof(self, id: str) -> tuple[str, int] | None:
+        """Return what is kept of someone: the token, and when it was shown."""
+        row = self._connection.execute(select(t.identity_proof).where(t.identity_proof.c.id == id)).one_or_none()
+        return None if row is None else (row.token, row.at)
+
+    def invitation_of(self, participant: str) -> InvitationRow | None:
+        """Return the invitation that a participant redeemed last."""
+        row = self._connection.execute(
+            select(t.invitation)
+            .where(t.invitation.c.participant == participant, t.invitation.c.redeemed_at.is_not(None))
+            .order_by(t.invitation.c.redeemed_at.desc(), t.invitation.c.expires_at.desc())
+            .limit(1)
+        ).one_or_none()
+        return None if row is None else _invitation(row)
+
     def identity(self, id: str) -> IdentityRow | None:
         """Return whom an id stands for, None where nothing is kept."""
         row = self._connection.execute(select(t.identity).where(t.identity.c.id == id)).one_or_none()
@@ -164,6 +175,7 @@ class People:
         """Forget whom an id stands for. Raise IdentityError where nothing is kept."""
         if self._connection.dialect.name == "sqlite":  # else the name stays in the page's free space
             self._connection.execute(text("PRAGMA secure_delete = ON"))
+        self._connection.execute(delete(t.identity_proof).where(t.identity_proof.c.id == id))
         if self._connection.execute(delete(t.identity).where(t.identity.c.id == id)).rowcount != 1:
             raise IdentityError(f"nobody is known behind {id!r}", hint="there is nothing to erase")
 
@@ -206,6 +218,19 @@ class People:
         """Return every description that was ever published, oldest first."""
         rows = self._connection.execute(select(t.dataset).order_by(t.dataset.c.version))
         return [DatasetRow(row.name, row.schema_hash, row.envelope) for row in rows]
+
+
+def _invitation(row: Row[Any]) -> InvitationRow:
+    return InvitationRow(
+        row.id,
+        row.role,
+        row.participant,
+        row.organisation,
+        row.expires_at,
+        row.recovery_reason,
+        row.service,
+        row.person,
+    )
 
 
 def _participant(row: Row[Any]) -> ParticipantRow:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/v1/enrolment.proto\x12\x0c\x63ohortium.v1\"\xa3\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x11\n\tepoch_key\x18\x05 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x06 \x01(\x0c\x12\r\n\x05proof\x18\x07 \x01(\x0c\x12\n\n\x02\x61t\x18\x08 \x01(\x03\"d\n\rEnrolResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x12\n\nconsortium\x18\x02 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"K\n\x0cRenewRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\x12\n\n\x02\x61t\x18\x04 \x01(\x03\"\x97\x01\n\rRotateRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07new_key\x18\x02 \x01(\x0c\x12\x11\n\tepoch_key\x18\x03 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x04 \x01(\x0c\x12\x15\n\rold_signature\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x01(\x0c\x12\n\n\x02\x61t\x18\x07 \x01(\x03\"\x10\n\x0eRotateResponse\"\xc5\x01\n\nInvitation\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12\x16\n\x0egovernance_key\x18\x04 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x05 \x01(\t\x12\x0e\n\x06secret\x18\x06 \x01(\x0c\x12\x13\n\x0bparticipant\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x10\n\x08recovery\x18P \x01(\x08\x32\xd4\x01\n\tEnrolment\x12@\n\x05\x45nrol\x12\x1a.cohortium.v1.EnrolRequest\x1a\x1b.cohortium.v1.EnrolResponse\x12@\n\x05Renew\x12\x1a.cohortium.v1.RenewRequest\x1a\x1b.cohortium.v1.EnrolResponse\x12\x43\n\x06Rotate\x12\x1b.cohortium.v1.RotateRequest\x1a\x1c.cohortium.v1.RotateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/v1/enrolment.proto\x12\x0c\x63ohortium.v1\"\xb5\x01\n\x0c\x45nrolRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x11\n\tepoch_key\x18\x05 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x06 \x01(\x0c\x12\r\n\x05proof\x18\x07 \x01(\x0c\x12\n\n\x02\x61t\x18\x08 \x01(\x03\x12\x10\n\x08id_token\x18P \x01(\t\"d\n\rEnrolResponse\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x12\n\nconsortium\x18\x02 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"K\n\x0cRenewRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\x12\n\n\x02\x61t\x18\x04 \x01(\x03\"\x97\x01\n\rRotateRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0f\n\x07new_key\x18\x02 \x01(\x0c\x12\x11\n\tepoch_key\x18\x03 \x01(\x0c\x12\x1b\n\x13\x65poch_key_signature\x18\x04 \x01(\x0c\x12\x15\n\rold_signature\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x01(\x0c\x12\n\n\x02\x61t\x18\x07 \x01(\x03\"\x10\n\x0eRotateResponse\"\xe8\x01\n\nInvitation\x12\x12\n\nconsortium\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12\x16\n\x0egovernance_key\x18\x04 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x05 \x01(\t\x12\x0e\n\x06secret\x18\x06 \x01(\x0c\x12\x13\n\x0bparticipant\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x10\n\x08recovery\x18P \x01(\x08\x12\x0e\n\x06issuer\x18Q \x01(\t\x12\x11\n\tclient_id\x18R \x01(\t2\xd4\x01\n\tEnrolment\x12@\n\x05\x45nrol\x12\x1a.cohortium.v1.EnrolRequest\x1a\x1b.cohortium.v1.EnrolResponse\x12@\n\x05Renew\x12\x1a.cohortium.v1.RenewRequest\x1a\x1b.cohortium.v1.EnrolResponse\x12\x43\n\x06Rotate\x12\x1b.cohortium.v1.RotateRequest\x1a\x1c.cohortium.v1.RotateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.enrolment_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENROLREQUEST']._serialized_start=44
-  _globals['_ENROLREQUEST']._serialized_end=207
-  _globals['_ENROLRESPONSE']._serialized_start=209
-  _globals['_ENROLRESPONSE']._serialized_end=309
-  _globals['_RENEWREQUEST']._serialized_start=311
-  _globals['_RENEWREQUEST']._serialized_end=386
-  _globals['_ROTATEREQUEST']._serialized_start=389
-  _globals['_ROTATEREQUEST']._serialized_end=540
-  _globals['_ROTATERESPONSE']._serialized_start=542
-  _globals['_ROTATERESPONSE']._serialized_end=558
-  _globals['_INVITATION']._serialized_start=561
-  _globals['_INVITATION']._serialized_end=758
-  _globals['_ENROLMENT']._serialized_start=761
-  _globals['_ENROLMENT']._serialized_end=973
+  _globals['_ENROLREQUEST']._serialized_end=225
+  _globals['_ENROLRESPONSE']._serialized_start=227
+  _globals['_ENROLRESPONSE']._serialized_end=327
+  _globals['_RENEWREQUEST']._serialized_start=329
+  _globals['_RENEWREQUEST']._serialized_end=404
+  _globals['_ROTATEREQUEST']._serialized_start=407
+  _globals['_ROTATEREQUEST']._serialized_end=558
+  _globals['_ROTATERESPONSE']._serialized_start=560
+  _globals['_ROTATERESPONSE']._serialized_end=576
+  _globals['_INVITATION']._serialized_start=579
+  _globals['_INVITATION']._serialized_end=811
+  _globals['_ENROLMENT']._serialized_start=814
+  _globals['_ENROLMENT']._serialized_end=1026
 # @@protoc_insertion_point(module_scope)

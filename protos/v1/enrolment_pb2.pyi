@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("invitation_id", "secret", "csr", "identity_key", "epoch_key", "epoch_key_signature", "proof", "at")
+    __slots__ = ("invitation_id", "secret", "csr", "identity_key", "epoch_key", "epoch_key_signature", "proof", "at", "id_token")
     INVITATION_ID_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
     CSR_FIELD_NUMBER: _ClassVar[int]
@@ -14,6 +14,7 @@ class EnrolRequest(_message.Message):
     EPOCH_KEY_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     invitation_id: str
     secret: bytes
     csr: bytes
@@ -22,7 +23,8 @@ class EnrolRequest(_message.Message):
     epoch_key_signature: bytes
     proof: bytes
     at: int
-    def __init__(self, invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., csr: _Optional[bytes] = ..., identity_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ...) -> None: ...
+    id_token: str
+    def __init__(self, invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., csr: _Optional[bytes] = ..., identity_key: _Optional[bytes] = ..., epoch_key: _Optional[bytes] = ..., epoch_key_signature: _Optional[bytes] = ..., proof: _Optional[bytes] = ..., at: _Optional[int] = ..., id_token: _Optional[str] = ...) -> None: ...
 
 class EnrolResponse(_message.Message):
     __slots__ = ("participant", "consortium", "certificate_chain", "address")
@@ -71,7 +73,7 @@ class RotateResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Invitation(_message.Message):
-    __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at", "recovery")
+    __slots__ = ("consortium", "address", "ca", "governance_key", "invitation_id", "secret", "participant", "role", "expires_at", "recovery", "issuer", "client_id")
     CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +84,8 @@ class Invitation(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     consortium: str
     address: str
     ca: bytes
@@ -92,4 +96,6 @@ class Invitation(_message.Message):
     role: str
     expires_at: int
     recovery: bool
-    def __init__(self, consortium: _Optional[str] = ..., address: _Optional[str] = ..., ca: _Optional[bytes] = ..., governance_key: _Optional[bytes] = ..., invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ..., recovery: _Optional[bool] = ...) -> None: ...
+    issuer: str
+    client_id: str
+    def __init__(self, consortium: _Optional[str] = ..., address: _Optional[str] = ..., ca: _Optional[bytes] = ..., governance_key: _Optional[bytes] = ..., invitation_id: _Optional[str] = ..., secret: _Optional[bytes] = ..., participant: _Optional[str] = ..., role: _Optional[str] = ..., expires_at: _Optional[int] = ..., recovery: _Optional[bool] = ..., issuer: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...

@@ -6,6 +6,8 @@ connection and no store.
 
 from __future__ import annotations
 
+import base64
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos.v1 import enrolment_pb2
@@ -13,7 +15,7 @@ from queries.errors import ClockError
 from trust.identity import keys
 from trust.identity.requests import SKEW
 from trust.identity.succession import verify_rotation
-from trust.transcript import frame, integer
+from trust.transcript import digest, frame, integer
 
 
 def prove_enrolment(request: enrolment_pb2.EnrolRequest, consortium: str, key: Ed25519PrivateKey) -> None:
@@ -24,6 +26,12 @@ def prove_enrolment(request: enrolment_pb2.EnrolRequest, consortium: str, key: E
 def check_enrolment(request: enrolment_pb2.EnrolRequest, consortium: str) -> None:
     """Raise SignatureError unless the sender holds the identity key that it sent."""
     keys.verify(request.identity_key, request.proof, _enrolment(request, consortium), what="the enrolment")
+
+
+def vouching_nonce(consortium: str, invitation_id: str, identity_key: bytes) -> str:
+    """Return the nonce that an ID token carries to vouch for this key and this invitation, and for no other."""
+    commitment = digest("vouched-key", consortium.encode(), invitation_id.encode(), identity_key)
+    return base64.urlsafe_b64encode(commitment).decode().rstrip("=")
 
 
 def prove_renewal(request: enrolment_pb2.RenewRequest, consortium: str, key: Ed25519PrivateKey) -> None:
@@ -69,6 +77,7 @@ def _enrolment(request: enrolment_pb2.EnrolRequest, consortium: str) -> bytes:
         request.identity_key,
         request.epoch_key,
         request.epoch_key_signature,
+        request.id_token.encode(),
         _time(request.at),
     )
 

@@ -38,6 +38,9 @@ class Invitation:
     expires_at: int
     recovery: bool = False
     """Whether it gives another key to somebody enrolled before."""
+    issuer: str = ""
+    """The identity provider that has to vouch for the person, "" for none, and what the consortium is called there."""
+    client_id: str = ""
 
     @property
     def secret_hash(self) -> bytes:
@@ -57,6 +60,8 @@ class Invitation:
             role=self.role,
             expires_at=self.expires_at,
             recovery=self.recovery,
+            issuer=self.issuer,
+            client_id=self.client_id,
         ).SerializeToString(deterministic=True)
         framed = len(body).to_bytes(2, "big") + body + _checksum(body)
         return PREFIX + _encode(framed)
@@ -88,6 +93,8 @@ class Invitation:
             role=message.role,
             expires_at=message.expires_at,
             recovery=message.recovery,
+            issuer=message.issuer,
+            client_id=message.client_id,
         )
 
 
