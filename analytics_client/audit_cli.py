@@ -247,7 +247,8 @@ def verified(
         return read_database(database), verify_database(database, key, checkpoints=heads)
     assert export_file is not None  # noqa: S101 - one of the two is given
     history = read_json_lines(export_file)
-    found = verify_history(history.entries, None, history.memberships, key, checkpoints=[*history.checkpoints, *heads])
+    notes = [*history.checkpoints, *heads]
+    found = verify_history(history.entries, None, history.memberships, key, checkpoints=notes, gone=history.gone)
     return history, found
 
 

@@ -52,6 +52,7 @@ class AuditSession:
             history.memberships,
             self.profile.governance_key,
             checkpoints=[*history.checkpoints, *kept, *heads],
+            gone=history.gone,
         )
         if report.ok and history.checkpoints:
             files.replace(self.profile.folder / KEPT_HEAD, history.checkpoints[-1], secret=False)

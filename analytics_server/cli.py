@@ -25,6 +25,7 @@ app = typer.Typer(
 dataset_app = typer.Typer(no_args_is_help=True, help="What can be asked about: add, list.")
 app.command()(log_cli.fsck)
 app.add_typer(log_cli.identity_app, name="identity")
+app.add_typer(log_cli.log_app, name="log")
 app.add_typer(membership_app, name="membership")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(council_app, name="council")

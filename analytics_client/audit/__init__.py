@@ -23,7 +23,7 @@ from analytics_client.audit.export import (
     write_json_lines,
     write_sqlite,
 )
-from analytics_client.audit.history import Entry, History
+from analytics_client.audit.history import Entry, Gone, History
 from analytics_client.audit.reader import AuditReader, Heads, Proof
 from analytics_client.audit.reconcile import Reconciliation, read_journal, reconcile
 from analytics_client.audit.spending import Spending, spending
@@ -36,6 +36,7 @@ __all__ = [
     "AuditReader",
     "Entry",
     "Finding",
+    "Gone",
     "Heads",
     "History",
     "Proof",

@@ -1,23 +1,29 @@
-"""Verification of a copy of an SQLite database: the coordinator's store, or an export.
+"""Verification of a copy of an SQLite database: the coordinator's store with its shards, one shard, or an export.
 
 A store keeps, beside each leaf, its hash and the inner nodes of the tree. Whoever edits a leaf and not these has told
-which one; whoever edits these as well is found by the signed heads (see `verify`). Reads only, and never the live file:
-verify a copy. Must not know: how a store is written.
+which one; whoever edits these as well is found by the signed heads (see `verify`). What a store has sealed is read from
+the files in the folder `shards` beside the copy. Reads only, and never the live file: verify a copy. Must not know: how
+a store is written.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from analytics_client.audit.history import Entry, History, Keys
+from analytics_client.audit.history import NOTHING_GONE, Entry, Gone, History, Keys
 from analytics_client.audit.verify import Report, verify
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, notes
+from trust.tlog.merkle import HASH_SIZE
 from trust.tlog.stored import MAX_FINDINGS, Finding, Rows, StoredTree
+
+SHARDS = "shards"
+_END = (1 << 63) - 1
 
 
 def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[bytes] = ()) -> Report:
@@ -25,39 +31,91 @@ def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[
 
     Raise ConfigError where the file holds no audit log, LogError where SQLite itself cannot read it.
     """
-    with _opened(path) as connection:
-        stored, memberships = _stored_tree(connection), _memberships(connection)
+    with _opened(path) as copy:
+        memberships = _memberships(copy.connection)
+        stored = StoredTree(copy.leaf_hashes, copy.nodes if copy.has_nodes else None, copy.count_nodes, copy.gone.size)
         report = verify(
-            _entries(connection),
+            copy.entries(),
             None,
             memberships,
             governance_key,
-            checkpoints=[*_checkpoints(connection), *checkpoints],
+            checkpoints=[*copy.checkpoints(), *checkpoints],
             stored=stored,
+            gone=copy.gone,
         )
-        findings = [*stored.findings, *_check_heads(connection, Keys.of(memberships, governance_key), checkpoints)]
+        known = Keys.of(memberships, governance_key)
+        findings = [*copy.findings, *stored.findings, *_check_heads(copy, known, checkpoints)]
     return replace(report, findings=_merge(findings, report.findings))
 
 
 def read_database(path: Path) -> History:
     """Read a copy of a store or of an SQLite export. Raise ConfigError or LogError as `verify_database` does."""
-    with _opened(path) as connection:
-        return History(
-            [Entry(*row) for row in _entries(connection)], _checkpoints(connection), _memberships(connection)
-        )
+    with _opened(path) as copy:
+        entries = [Entry(*row) for row in copy.entries()]
+        return History(entries, copy.checkpoints(), _memberships(copy.connection), copy.gone)
+
+
+class _Part(NamedTuple):
+    """A file and the entries that it answers for."""
+
+    connection: sqlite3.Connection
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A log in one file or several, oldest entries first; `connection` is the file that was named."""
+
+    connection: sqlite3.Connection
+    parts: Sequence[_Part]
+    gone: Gone
+    has_nodes: bool
+    findings: Sequence[Finding]
+
+    def entries(self) -> Iterator[tuple[int, bytes]]:
+        for part in self.parts:
+            statement = "SELECT seq, leaf FROM audit_entry WHERE seq >= ? AND seq < ? ORDER BY seq"
+            for row in part.connection.execute(statement, part[1:]):
+                yield row if type(row[1]) is bytes else (row[0], _bytes(row[1]))
+
+    def leaf_hashes(self, first: int, end: int) -> Rows:
+        for part in self._holding(first, end):
+            yield from part.connection.execute(
+                "SELECT seq, leaf_hash FROM audit_entry WHERE seq >= ? AND seq < ? ORDER BY seq",
+                (max(first, part.first), min(end, part.end)),
+            )
+
+    def nodes(self, level: int, first: int, end: int) -> Rows:
+        for part in self.parts:
+            low, high = max(first, part.first >> level), min(end, part.end >> level)
+            if low < high:
+                yield from part.connection.execute(
+                    "SELECT idx, hash FROM audit_node WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx",
+                    (level, low, high),
+                )
+
+    def count_nodes(self) -> int:
+        statement = "SELECT count(*) FROM audit_node WHERE (idx + 1) << level > ?"
+        return sum(int(part.connection.execute(statement, (part.first,)).fetchone()[0]) for part in self.parts)
+
+    def checkpoints(self) -> list[bytes]:
+        """Return every signed head, its cosignatures added; a line that cannot be read is left out of the note."""
+        return list(dict.fromkeys(note for part in self.parts for note in _checkpoints(part.connection)))
+
+    def _holding(self, first: int, end: int) -> Iterator[_Part]:
+        return (part for part in self.parts if part.first < end and first < part.end)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}")
+def _opened(path: Path) -> Iterator[_Copy]:
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.text_factory = bytes  # an edited cell may hold text that is not even UTF-8
+        with ExitStack() as stack:
+            connection = _connect(path, stack)
             missing = {"audit_entry", "checkpoint", "membership"} - _tables(connection)
             if missing:
                 raise ConfigError(f"{path} holds no audit log", hint="give a copy of state.sqlite, or an SQLite export")
-            yield connection
+            yield _put_together(path, connection, stack)
     except sqlite3.Error as error:
         raise LogError(
             f"{path} cannot be read: {error}", hint="is the copy whole? copy it while nothing writes"
@@ -69,9 +127,44 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
     return {_bytes(name).decode(errors="replace") for (name,) in rows}
 
 
-def _entries(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
-    for row in connection.execute("SELECT seq, leaf FROM audit_entry ORDER BY seq"):
-        yield row if type(row[1]) is bytes else (row[0], _bytes(row[1]))
+def _connect(path: Path, stack: ExitStack) -> sqlite3.Connection:
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    connection = stack.enter_context(closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)))
+    connection.text_factory = bytes  # an edited cell may hold text that is not even UTF-8
+    return connection
+
+
+def _put_together(path: Path, connection: sqlite3.Connection, stack: ExitStack) -> _Copy:
+    """Find the shards of a store beside its copy; a shard and an export say themselves what comes before them."""
+    tables = _tables(connection)
+    nodes = "audit_node" in tables
+    if "peak" in tables:
+        gone = _gone_before(connection, sealed="shard" in tables)
+        return _Copy(connection, [_Part(connection, gone.size, _END)], gone, nodes, ())
+    parts: list[_Part] = []
+    findings: list[Finding] = []
+    gone, sealed = NOTHING_GONE, 0
+    shards = connection.execute("SELECT first_seq, end_seq, peaks, file, expired_at FROM shard ORDER BY end_seq")
+    for first, end, peaks, name, expired_at in shards if "shard" in tables else ():
+        sealed = end
+        file = path.parent / SHARDS / Path(_bytes(name).decode(errors="replace")).name
+        if expired_at is None and file.is_file():
+            parts.append(_Part(_connect(file, stack), first, end))
+            continue
+        if expired_at is None:
+            findings.append(
+                Finding(f"these are in the sealed file {file.name}, which is not in {file.parent}", first, end - 1)
+            )
+        whole = _bytes(peaks)
+        gone = Gone(end, tuple(whole[at : at + HASH_SIZE] for at in range(0, len(whole), HASH_SIZE)))
+        parts.clear()
+    return _Copy(connection, [*parts, _Part(connection, sealed, _END)], gone, nodes, findings)
+
+
+def _gone_before(connection: sqlite3.Connection, *, sealed: bool) -> Gone:
+    rows = connection.execute("SELECT level, hash FROM peak ORDER BY level DESC").fetchall()
+    return Gone(sum(1 << level for level, _ in rows), tuple(_bytes(value) for _, value in rows), sealed)
 
 
 def _memberships(connection: sqlite3.Connection) -> list[bytes]:
@@ -98,49 +191,26 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _stored_tree(connection: sqlite3.Connection) -> StoredTree:
-    nodes = "audit_node" in _tables(connection)
-
-    def read_leaf_hashes(first: int, end: int) -> Rows:
-        return connection.execute(
-            "SELECT seq, leaf_hash FROM audit_entry WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)
-        )
-
-    def read_nodes(level: int, first: int, end: int) -> Rows:
-        return connection.execute(
-            "SELECT idx, hash FROM audit_node WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx",
-            (level, first, end),
-        )
-
-    def count_nodes() -> int:
-        (count,) = connection.execute("SELECT count(*) FROM audit_node").fetchone()
-        return int(count)
-
-    if not nodes:  # an export keeps none
-        return StoredTree(read_leaf_hashes)
-    return StoredTree(read_leaf_hashes, read_nodes, count_nodes)
-
-
-def _check_heads(connection: sqlite3.Connection, keys: Keys, elsewhere: Sequence[bytes]) -> list[Finding]:
+def _check_heads(copy: _Copy, keys: Keys, elsewhere: Sequence[bytes]) -> list[Finding]:
     """Hold stored checkpoints against their notes and against heads kept elsewhere, cosignatures against both."""
     sizes: set[object] = set()
     findings = []
-    for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
-        sizes.add(size)
-        if not _same_head(size, root, _bytes(note)):
-            findings.append(Finding(f"the stored checkpoint of size {size} is not the one that its note says"))
-    tables = _tables(connection)
-    if "cosignature" in tables:
-        known = keys.witnesses()
-        rows = connection.execute("SELECT size, witness, line FROM cosignature ORDER BY size, witness")
-        wrong = [_wrong_cosignature(size, witness, line, sizes, known) for size, witness, line in rows]
-        findings += [Finding(text) for text in wrong if text]
-    if "audit_node" in tables:  # a store keeps every head that was ever signed; an export may hold some
+    for connection in (part.connection for part in copy.parts):
+        for size, root, note in connection.execute("SELECT size, root, note FROM checkpoint ORDER BY size"):
+            sizes.add(size)
+            if not _same_head(size, root, _bytes(note)):
+                findings.append(Finding(f"the stored checkpoint of size {size} is not the one that its note says"))
+        if "cosignature" in _tables(connection):
+            known = keys.witnesses()
+            rows = connection.execute("SELECT size, witness, line FROM cosignature ORDER BY size, witness")
+            wrong = [_wrong_cosignature(size, witness, line, sizes, known) for size, witness, line in rows]
+            findings += [Finding(text) for text in wrong if text]
+    if copy.has_nodes:  # a store keeps every head that was ever signed; an export may hold some
         kept = {size for note in elsewhere if (size := _size_of(note)) is not None}
         findings += [
             Finding(f"the head of size {size}, which is kept elsewhere, is not stored")
             for size in sorted(kept)
-            if size not in sizes
+            if size not in sizes and size > copy.gone.size
         ]
     return findings[:MAX_FINDINGS]
 

@@ -21,10 +21,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from analytics_client.audit import fhir
-from analytics_client.audit.history import Entry, History
+from analytics_client.audit.history import Entry, Gone, History
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, entries, notes
-from trust.tlog.merkle import leaf_hash
+from trust.tlog.merkle import cover, leaf_hash
 
 FORMAT = "cohortium-audit-log"
 VERSION = 1
@@ -34,6 +34,7 @@ _SCHEMA = """
 CREATE TABLE audit_entry (seq INTEGER PRIMARY KEY, leaf BLOB NOT NULL, leaf_hash BLOB NOT NULL);
 CREATE TABLE checkpoint (size INTEGER, root BLOB NOT NULL, note BLOB NOT NULL);
 CREATE TABLE membership (epoch INTEGER PRIMARY KEY, envelope BLOB NOT NULL);
+CREATE TABLE peak (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) WITHOUT ROWID;
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY REFERENCES audit_entry (seq), at TEXT, at_ms INTEGER, kind TEXT, actor TEXT, analyst TEXT,
     purpose TEXT, dataset TEXT, institution TEXT, request_id TEXT, outcome TEXT, rho_nano INTEGER, sentence TEXT,
@@ -50,7 +51,8 @@ def write_json_lines(history: History, path: Path) -> int:
     """Write one JSON object a line: a header, memberships, entries, signed heads. Return the count of entries."""
     count = 0
     with _replacing(path) as target, target.open("w", encoding="utf-8") as file:
-        _line(file, {"format": FORMAT, "version": VERSION})
+        gone = {"first": history.gone.size, "peaks": [peak.hex() for peak in history.gone.peaks]}
+        _line(file, {"format": FORMAT, "version": VERSION, **(gone if history.gone.size else {})})
         for envelope in history.memberships:
             _line(file, {"membership": base64.b64encode(envelope).decode()})
         for entry in history.entries:
@@ -73,6 +75,7 @@ def read_json_lines(path: Path) -> History:
             header = json.loads(file.readline() or "null")
             if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (FORMAT, VERSION):
                 raise ConfigError(f"{path} is no export of an audit log", hint="make one: cohortium audit export")
+            gone = Gone(int(header.get("first", 0)), tuple(bytes.fromhex(peak) for peak in header.get("peaks", ())))
             for line in file:
                 record = json.loads(line)
                 if "leaf" in record:
@@ -85,7 +88,7 @@ def read_json_lines(path: Path) -> History:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise ConfigError(f"{path} is damaged", hint="export it again") from error
-    return History(found, checkpoints, memberships)
+    return History(found, checkpoints, memberships, gone)
 
 
 def write_sqlite(history: History, path: Path) -> int:
@@ -105,6 +108,8 @@ def write_sqlite(history: History, path: Path) -> int:
             marks = ", ".join(f":{name}" for name in row)
             connection.execute(f"INSERT INTO entries ({names}) VALUES ({marks})", row)  # noqa: S608 - names from here
             count += 1
+        peaks = zip(cover((0, history.gone.size)), history.gone.peaks, strict=False)
+        connection.executemany("INSERT INTO peak VALUES (?, ?, ?)", [(*node, value) for node, value in peaks])
         for note in history.checkpoints:
             connection.execute("INSERT INTO checkpoint VALUES (?, ?, ?)", (*_head(note), note))
         connection.commit()

@@ -40,6 +40,11 @@ _TYPES: dict[str, tuple[str, str, str]] = {
     "released": ("110106", "Export", "R"),
     "failed": ("110112", "Query", "E"),
     "stated": ("110113", "Security Alert", "U"),
+    "key_change_asked": ("110113", "Security Alert", "U"),
+    "key_changed": ("110113", "Security Alert", "U"),
+    "service_scoped": ("110113", "Security Alert", "U"),
+    "shard_sealed": ("110100", "Application Activity", "E"),
+    "shard_expired": ("110100", "Application Activity", "D"),
     "log_read": ("110101", "Audit Log Used", "R"),
 }
 """Event -> code and display of CID 400, and the action: create, read, update, delete, execute."""
@@ -51,6 +56,9 @@ _SUBTYPES: dict[str, tuple[str, str]] = {
     "identity_changed": ("110137", "User Security Attributes Changed"),
     "membership_published": ("110136", "Security Roles Changed"),
     "dataset_published": ("110135", "Object Security Attributes Changed"),
+    "key_change_asked": ("110137", "User Security Attributes Changed"),
+    "key_changed": ("110137", "User Security Attributes Changed"),
+    "service_scoped": ("110137", "User Security Attributes Changed"),
     "stated": ("110137", "User Security Attributes Changed"),
 }
 OTHER = ("110100", "Application Activity", "E")

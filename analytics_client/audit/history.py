@@ -11,6 +11,7 @@ from queries.errors import CohortiumError
 from trust.identity.membership import MembershipDocument
 from trust.identity.membership import verify as verify_membership
 from trust.tlog.cosignature import CosignatureVerifier
+from trust.tlog.merkle import Frontier
 from trust.tlog.notes import Verifier
 
 
@@ -19,6 +20,24 @@ class Entry(NamedTuple):
 
     seq: int
     leaf: bytes
+
+
+class Gone(NamedTuple):
+    """Entries before `size` that are not here: of these there are the subtrees, largest first.
+
+    They were deleted after their time, as a later entry has to say, or are `sealed` in earlier shards than this one.
+    """
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+    sealed: bool = False
+
+    def tree(self) -> Frontier:
+        """Return the tree to go on from. Raise LogError where these are no such subtrees."""
+        return Frontier(self.size, self.peaks)
+
+
+NOTHING_GONE = Gone()
 
 
 @dataclass(frozen=True)
@@ -31,6 +50,7 @@ class History:
     entries: Iterable[Entry]
     checkpoints: Sequence[bytes] = ()
     memberships: Sequence[bytes] = ()
+    gone: Gone = NOTHING_GONE
 
 
 @dataclass
@@ -42,6 +62,8 @@ class Keys:
     """Why the chain of memberships ends where it does; "" where all of it verifies."""
     published: list[tuple[int, int]] = field(default_factory=list)
     """(sequence number, epoch) of every membership entry, ascending."""
+    gone: bool = False
+    """Whether earlier ones were deleted after their time."""
 
     @classmethod
     def of(cls, envelopes: Sequence[bytes], governance_key: bytes) -> Keys:
@@ -63,6 +85,9 @@ class Keys:
     def in_force(self, size: int) -> MembershipDocument | None:
         """Return the membership in force when the log had `size` entries; before the first was published, the first."""
         before = bisect_left(self.published, (size, 0))
+        if before == 0 and self.gone and self.documents:
+            epoch = self.published[0][1] - 1 if self.published else self.documents[-1].epoch
+            return self.document(epoch) or self.documents[0]
         if before == 0:
             return self.documents[0] if self.documents else None
         return self.document(self.published[before - 1][1])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from analytics_client.audit.history import Entry, History
+from analytics_client.audit.history import NOTHING_GONE, Entry, Gone, History
 from protos.v1 import audit_pb2, audit_pb2_grpc, envelope_pb2
 from queries.errors import LogError
 from trust.identity.membership import MembershipDocument
@@ -32,6 +32,7 @@ class Heads:
     checkpoint: bytes
     cosigned: bytes
     memberships: tuple[bytes, ...]
+    gone: Gone = NOTHING_GONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class AuditReader:
         """Return the newest heads and every membership."""
         with translated(self._address):
             found = self._stub.Heads(audit_pb2.HeadsRequest(), timeout=CALL_DEADLINE_S)
-        return Heads(found.checkpoint, found.cosigned, tuple(_envelope(m) for m in found.memberships))
+        gone = Gone(found.first, tuple(found.peaks))
+        return Heads(found.checkpoint, found.cosigned, tuple(_envelope(m) for m in found.memberships), gone)
 
     def checkpoints(self, first_size: int = 0) -> Iterator[bytes]:
         """Stream every signed head of at least `first_size` entries, each with its cosignatures."""
@@ -110,7 +112,8 @@ class AuditReader:
         entries = list(self.entries())
         size = entries[-1].seq + 1 if entries else 0
         heads = self.heads()
-        return History(entries, [note for note in self.checkpoints() if _size(note) <= size], heads.memberships)
+        notes = [note for note in self.checkpoints() if _size(note) <= size]
+        return History(entries, notes, heads.memberships, heads.gone)
 
 
 def _size(note: bytes) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from analytics_client.audit.history import Keys
+from analytics_client.audit.history import NOTHING_GONE, Gone, Keys
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import CohortiumError, LogError
 from trust.identity import keys as identity_keys
@@ -21,7 +21,7 @@ from trust.identity.requests import SKEW
 from trust.tlog import checkpoint, notes
 from trust.tlog.cosignature import timestamp
 from trust.tlog.entries import NO_ENTRY, moment
-from trust.tlog.merkle import EMPTY_ROOT
+from trust.tlog.merkle import EMPTY_ROOT, Frontier
 from trust.tlog.recount import Recount, blocks
 from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
 from trust.transcript import frame
@@ -57,6 +57,10 @@ class Report:
     """(entry, institution, size, unix milliseconds) of decisions under a head that is not among those given here."""
     services: frozenset[str] = frozenset()
     """Ids of accounts that no person is behind, in any membership."""
+    first: int = 0
+    """The oldest entry that there is: those before it were deleted after their time, as a later entry says."""
+    sealed: bool = False
+    """Whether those before it are in earlier shards instead, which this one goes on from."""
     consortium: str = ""
     """By the newest membership that verifies."""
     silent_since: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -84,14 +88,17 @@ class Report:
             f"  witnesses        {witnesses}",
             f"  own decisions    {self.statements} signed by the institutions themselves",
         ]
+        if self.first:
+            where = "are in earlier shards" if self.sealed else "were deleted after their time"
+            lines.insert(2, f"  entries 0 to {self.first - 1} {where}; their root is part of this one")
         if self.ok:
             return "\n".join([*lines, "VERIFIED: every entry, hash, head and signature is as it must be."])
         shown = [f"  - {finding}" for finding in self.findings]
         return "\n".join([*lines, f"NOT VERIFIED: {len(self.findings)} finding(s)", *shown])
 
 
-_INSPECTED = frozenset(("membership_published", "decided"))
-"""Kinds of entries that hold somebody's signature or its hash."""
+_INSPECTED = frozenset(("membership_published", "decided", "stated", "shard_expired"))
+"""Kinds of entries that hold somebody's signature or its hash, or say what is not there any more."""
 
 
 def verify(
@@ -102,15 +109,17 @@ def verify(
     *,
     checkpoints: Sequence[bytes] = (),
     stored: StoredTree | None = None,
+    gone: Gone = NOTHING_GONE,
 ) -> Report:
     """Verify a whole log against its head and whatever other signed heads there are.
 
     `checkpoint_note` is the head that has to cover every entry, None for the largest of `checkpoints`: earlier heads,
     and heads that were kept elsewhere (by a witness, by an earlier verification), with which a rewrite cannot agree.
     `memberships` are envelopes, oldest first; `governance_key` is the raw pinned key. `stored` is held against the tree
-    on the way, and keeps what it finds. Never raises for what it finds.
+    on the way, and keeps what it finds. `gone` are entries that the log itself says were deleted after their time: the
+    tree goes on from theirs. Never raises for what it finds.
     """
-    run = _Run(Keys.of(memberships, governance_key), stored)
+    run = _Run(Keys.of(memberships, governance_key), stored, gone)
     run.parse_heads([*checkpoints, *([checkpoint_note] if checkpoint_note is not None else [])])
     run.read(entries)
     run.check_heads()
@@ -132,6 +141,9 @@ class _Run:
 
     keys: Keys
     stored: StoredTree | None = None
+    gone: Gone = NOTHING_GONE
+    expired: set[int] = field(default_factory=set)
+    """Where shards ended of which an entry says that they were deleted."""
     heads: list[_Head] = field(default_factory=list)
     roots: dict[int, bytes] = field(default_factory=lambda: {0: EMPTY_ROOT})
     findings: list[Finding] = field(default_factory=list)
@@ -150,7 +162,14 @@ class _Run:
     published_ms: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tree = Recount(self.stored.compare if self.stored else None)
+        try:
+            start = self.gone.tree()
+        except LogError as error:
+            self.find(error.message)
+            self.gone, start = NOTHING_GONE, Frontier()
+        self.keys.gone = self.gone.size > 0
+        self.tree = Recount(self.stored.compare if self.stored else None, start)
+        self.roots[self.gone.size] = start.root()
         if self.keys.problem:
             self.find(self.keys.problem)
         if not self.keys.documents:
@@ -174,7 +193,7 @@ class _Run:
         wanted = sorted({head.checkpoint.size for head in self.heads})
         claimed = frozenset(wanted)
         broken = False
-        for block in blocks(entries):
+        for block in blocks(entries, self.gone.size):
             first = self.tree.size
             if not broken and (misplaced := _first_misplaced(first, block)) is not None:
                 broken = True  # everything after it is shifted: one finding says so
@@ -222,8 +241,10 @@ class _Run:
         if kind == "membership_published":
             self._inspect_membership(seq, entry.membership_published)
             self.published_ms.setdefault(entry.membership_published.epoch, entry.at_ms)
-        elif entry.decided.institution and self.keys.documents:
+        elif kind == "decided" and entry.decided.institution and self.keys.documents:
             self._inspect_decision(seq, entry.decided)
+        elif kind == "shard_expired":
+            self.expired.add(entry.shard_expired.end)
         elif kind == "stated" and self.keys.documents:
             self._inspect_statement(seq, entry.stated)
 
@@ -255,7 +276,7 @@ class _Run:
             return
         self._inspect_epoch(seq, decision)
         root = self.roots.get(decision.log_size)
-        if decision.log_size and root is None and len(self.strange_heads) < MAX_FINDINGS:
+        if decision.log_size >= max(self.gone.size, 1) and root is None and len(self.strange_heads) < MAX_FINDINGS:
             self.strange_heads.append((seq, event.institution, decision.log_size, self.last_ms))
         if decision.log_size and root is not None and root != decision.log_root:
             shown = f"{event.institution} decided under another log: it was shown another head of that size"
@@ -308,25 +329,31 @@ class _Run:
     def check_heads(self) -> None:
         """Check every head's signatures, then compare the roots of those that the log did sign."""
         size = self.tree.size
-        matching: list[int] = [0]
-        cosigned: list[int] = [0]  # matching heads that a witness vouches for: no later rewrite can have re-signed them
+        matching: list[int] = [self.gone.size]
+        cosigned: list[int] = [
+            self.gone.size
+        ]  # matching heads that a witness vouches for: no later rewrite can have re-signed them
         different: list[int] = []
         witnesses = self.keys.witnesses()
-        previous = 0
+        previous = known_only = 0
         for head in self.heads:
             claimed = head.checkpoint
             if not self._signed_by_log(head, previous):
                 continue
             previous = claimed.size
             vouched = self._cosignatures(head, witnesses)
-            if claimed.size > size:
+            if claimed.size < self.gone.size:
+                known_only += 1  # by its signatures: its entries are gone
+            elif claimed.size > size:
                 self.find(f"missing: the log signed a head of size {claimed.size}", size, claimed.size - 1)
             elif self.roots[claimed.size] == claimed.root:
                 matching.append(claimed.size)
                 cosigned += [claimed.size] if vouched else []
             else:
                 different.append(claimed.size)
-        self.verified_heads = len(matching) - 1
+        self.verified_heads = len(matching) - 1 + known_only
+        if self.gone.size and not self.gone.sealed and self.gone.size not in self.expired:
+            self.find("missing, and no entry says that they were deleted after their time", 0, self.gone.size - 1)
         self._compare(matching, cosigned, different)
         covered = max(matching + different)
         if covered < size:
@@ -395,6 +422,8 @@ class _Run:
     def report(self) -> Report:
         documents = self.keys.documents
         return Report(
+            first=self.gone.size,
+            sealed=self.gone.sealed,
             size=self.tree.size,
             root=self.tree.root(),
             since_ms=self.since_ms,

@@ -3,18 +3,19 @@
 For the operator, on the coordinator's machine, with either database: after a crash, a restore, or a doubt. An auditor
 verifies a copy, with `cohortium audit verify`, and trusts neither this machine nor this program. What is checked: the
 file or the triggers; the order of entries; every leaf hash, tree node and signed root; the log's signatures; witnesses'
-lines; memberships under the governance key; the search table; and that requests, releases, memberships and datasets
-beside the log are those that it names. Must not know: gRPC.
+lines; memberships under the governance key; the search table; sealed files; and that requests, releases, memberships
+and datasets beside the log are those that it names. Must not know: gRPC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from analytics_server.store import RequestRow, Store, UnitOfWork
+from analytics_server.store import RequestRow, ShardRow, Store, UnitOfWork
 from protos.v1 import analyst_pb2, log_pb2
 from queries.errors import CohortiumError, LogError
 from trust.identity import membership
@@ -24,10 +25,12 @@ from trust.identity.requests import PAYLOAD_TYPE
 from trust.release import release_hash, request_envelope_hash
 from trust.tlog import checkpoint, entries, notes
 from trust.tlog.cosignature import CosignatureVerifier
-from trust.tlog.recount import BLOCK, Recount
+from trust.tlog.merkle import Frontier
+from trust.tlog.recount import BLOCK, Recount, blocks
 from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
 
 _PAGE = 2000
+_ALL = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,12 @@ def fsck(store: Store, *, origin: str, log_key: bytes, governance_key: bytes, he
             run.find(text)
         run.memberships(uow)
         run.keys(origin, log_key)
+        recomputable = run.begin(uow)
         run.heads(uow, heads)
-        run.entries(uow)
-        run.compare_heads()
+        if recomputable:
+            run.entries(uow)
+            run.compare_heads()
+        run.shards(uow)
         run.beside(uow)
     return run.report()
 
@@ -86,9 +92,13 @@ class _Run:
     roots: dict[int, bytes] = field(default_factory=dict)
     named: dict[str, dict[bytes, int]] = field(default_factory=dict)  # what the log names: kind -> hash -> entry
     asked: dict[bytes, bytes] = field(default_factory=dict)  # request id -> hash of the signed request
-    cosignatures: int = 0
+    vouched: set[tuple[int, str]] = field(default_factory=set)
     agreeing: int = 0
     latest_ms: int = 0
+    start: int = 0  # the first entry that there is: those before it are expired, or their file is not here
+    sealed: dict[int, tuple[int, bytes, bytes]] = field(default_factory=dict)  # end -> entry that says so, root, hash
+    expired: set[int] = field(default_factory=set)  # ends of shards of which an entry says that their time is over
+    before: Frontier = field(default_factory=Frontier)  # the tree of what is before `start`
     tree: Recount = field(default_factory=Recount)
 
     def find(self, text: str, first: int | None = None, last: int | None = None) -> None:
@@ -117,27 +127,49 @@ class _Run:
                 verifier = CosignatureVerifier(institution.id, institution.identity_key)
                 self.witnesses[verifier.name, verifier.key_id] = verifier
 
+    def begin(self, uow: UnitOfWork) -> bool:
+        """See from where on there are entries to check; return whether a tree can be made over them."""
+        self.start = uow.read_from()
+        try:
+            self.before = uow.tree_before(self.start)
+        except LogError as error:
+            self.find(
+                f"what is kept of these is damaged, and the tree cannot be made: {error.message}", 0, self.start - 1
+            )
+            return False
+        return True
+
     def heads(self, uow: UnitOfWork, elsewhere: Sequence[bytes]) -> None:
         """Check the signature of every head, and of every witness below it."""
+        for shard in uow.shards():
+            if shard.end <= self.start:
+                self._open(shard.note, f"the head that ended the shard of size {shard.end}")
+                continue
+            with uow.open_shard(shard) as file:
+                self._check_heads(file.checkpoints(0, _ALL), file.cosignatures(0, _ALL))
         size = -1
         while page := uow.raw_checkpoints(size + 1, _PAGE):
-            lines: dict[int, list[tuple[bytes, bytes]]] = {}
-            for at, witness, line in uow.raw_cosignatures(size + 1, page[-1][0]):
-                lines.setdefault(at, []).append((witness, line))
-            for size, root, note in page:
-                head = self._open(note or b"", f"the stored head of size {size}")
-                if head is None:
-                    continue
-                if (head.size, head.root) != (size, root):
-                    self.find(f"the stored head of size {size} is not the one that its note says")
-                for witness, line in lines.pop(size, ()):
-                    self._cosigned(head, witness or b"", line or b"")
-            for at in lines:
-                self.find(f"there are cosignatures of a head of size {at}, which is not there")
-        if uow.raw_cosignatures(size + 1, (1 << 63) - 1):
+            self._check_heads(page, uow.raw_cosignatures(size + 1, page[-1][0]))
+            size = page[-1][0]
+        if uow.raw_cosignatures(size + 1, _ALL):
             self.find("there are cosignatures of heads that are not there")
         for number, note in enumerate(elsewhere, 1):
             self._open(note, f"head {number} kept elsewhere")
+
+    def _check_heads(self, heads: Sequence[tuple[int, Any, Any]], cosignatures: Sequence[tuple[int, Any, Any]]) -> None:
+        lines: dict[int, list[tuple[bytes, bytes]]] = {}
+        for at, witness, line in cosignatures:
+            lines.setdefault(at, []).append((witness, line))
+        for size, root, note in heads:
+            head = self._open(note or b"", f"the stored head of size {size}")
+            if head is None:
+                continue
+            if (head.size, head.root) != (size, root):
+                self.find(f"the stored head of size {size} is not the one that its note says")
+            for witness, line in lines.pop(size, ()):
+                self._cosigned(head, witness or b"", line or b"")
+        for at in lines:
+            self.find(f"there are cosignatures of a head of size {at}, which is not there")
 
     def _open(self, note: bytes, what: str) -> checkpoint.Checkpoint | None:
         try:
@@ -160,15 +192,16 @@ class _Run:
             who = witness.decode(errors="replace")
             self.find(f"the cosignature of {who!r} at the head of size {head.size} is wrong: {error.message}")
         else:
-            self.cosignatures += 1
+            self.vouched.add((head.size, parsed.name))  # a sealed head's may be in the tables as well
 
     def entries(self, uow: UnitOfWork) -> None:
         """Recompute the tree, and hold stored hashes, nodes and the search table against the entries."""
-        stored = StoredTree(uow.raw_leaf_hashes, uow.raw_nodes, uow.count_nodes)
-        self.tree = Recount(stored.compare)
+        stored = StoredTree(uow.raw_leaf_hashes, uow.raw_nodes, uow.count_nodes, self.start)
+        self.tree = Recount(stored.compare, self.before)
+        self.roots[self.start] = self.tree.root()
         sizes = sorted(self.signed)
         whole = True
-        for block in _blocks(uow):
+        for block in blocks(_rows(uow, self.start), self.start):
             first = self.tree.size
             for expected, (seq, _) in enumerate(block, first):
                 if seq != expected:
@@ -217,13 +250,20 @@ class _Run:
             self.asked[entry.requested.request_id] = entry.requested.envelope_hash
         elif kind == "decided" and not entry.decided.institution:  # turned away here: such a request is not kept
             self.named.get("request", {}).pop(self.asked.get(entry.decided.request_id, b""), None)
+        elif kind == "shard_sealed":
+            self.sealed[entry.shard_sealed.end] = seq, entry.shard_sealed.root, entry.shard_sealed.file_hash
+        elif kind == "shard_expired":
+            self.expired.add(entry.shard_expired.end)
         elif kind == "released":
             self.named.setdefault("release", {})[entry.released.release_hash] = seq
 
     def compare_heads(self) -> None:
         """Hold signed roots against recomputed ones; name the entries between the last good one and the first bad."""
-        size, matching = self.tree.size, 0
+        size, matching = self.tree.size, self.start
         for signed, root in sorted(self.signed.items()):
+            if signed < self.start:
+                self.agreeing += 1  # of what is not here only the signatures can be checked
+                continue
             if signed > size:
                 self.find(f"missing: the log signed a head of size {signed}", size, signed - 1)
                 break
@@ -239,6 +279,24 @@ class _Run:
         covered = max(self.signed, default=0)
         if covered < size:
             self.find("under no signed head", covered, size - 1)
+
+    def shards(self, uow: UnitOfWork) -> None:
+        """Hold the shards against their files, their heads, and the entries that tell of them."""
+        for shard, text in uow.shard_damage():
+            self.find(text, shard.first, shard.end - 1)
+        for shard in uow.shards():
+            if _root_of(shard) != shard.root or self.signed.get(shard.end) != shard.root:
+                self.find("the root kept of this shard is not the one that was signed", shard.first, shard.end - 1)
+            if shard.end < self.start:
+                continue  # what tells of it may be gone as well
+            _, root, file_hash = self.sealed.pop(shard.end, (0, b"", b""))
+            if (root, file_hash) != (shard.root, shard.file_hash):
+                self.find("no entry says that this shard was sealed as it is", shard.first, shard.end - 1)
+            if shard.expired_at is not None and shard.end not in self.expired:
+                self.find("no entry says that the time of this shard is over", shard.first, shard.end - 1)
+        for end, (seq, _, _) in self.sealed.items():
+            if end > self.start:
+                self.find("the shard that this entry tells of is not known", seq)
 
     def beside(self, uow: UnitOfWork) -> None:
         """Hold the tables beside the log against what the log names."""
@@ -276,7 +334,7 @@ class _Run:
     def _beside(self, kind: str, there: Sequence[tuple[str, bytes]]) -> None:
         named = self.named.get(kind, {})
         for name, value in there:
-            if value not in named:
+            if value not in named and not self.start:  # else an entry that is not here may name it
                 self.find(f"the log does not name the {kind} {name} that is stored beside it")
         hashes = {value for _, value in there}
         for value, seq in named.items():
@@ -288,14 +346,21 @@ class _Run:
             size=self.tree.size,
             root=self.tree.root(),
             heads=self.agreeing,
-            cosignatures=self.cosignatures,
+            cosignatures=len(self.vouched),
             epochs=len(self.documents),
             findings=tuple(sorted(self.findings, key=lambda finding: finding.width)),
         )
 
 
-def _blocks(uow: UnitOfWork) -> Iterator[list[tuple[int, object]]]:
-    first = 0
-    while block := uow.raw_leaves(first, BLOCK):
-        yield block
-        first = block[-1][0] + 1
+def _root_of(shard: ShardRow) -> bytes:
+    """Return the root that the subtrees kept of a shard give, nothing where they cannot make up a tree."""
+    try:
+        return Frontier(shard.end, shard.peaks).root()
+    except LogError:
+        return b""
+
+
+def _rows(uow: UnitOfWork, first: int) -> Iterator[tuple[int, object]]:
+    while page := uow.raw_leaves(first, BLOCK):
+        yield from page
+        first = page[-1][0] + 1

@@ -68,18 +68,19 @@ class AuditLog:
 
         `public_key` is the witness's raw Ed25519 identity key, from the membership.
         """
-        found = uow.checkpoints(size, 1)
-        if not found or found[0].size != size:
+        found = uow.checkpoint(size)
+        if found is None:
             raise LogError(f"{witness} cosigned a checkpoint of size {size}, which this log never signed")
-        CosignatureVerifier(witness, public_key).verify_line(notes.parse(found[0].note).text, line)
+        CosignatureVerifier(witness, public_key).verify_line(notes.parse(found.note).text, line)
         uow.add_cosignature(size, witness, line)
 
     def newest_cosigned_by(self, uow: UnitOfWork, witness: str, public_key: bytes) -> bytes:
         """Return the newest head that a witness cosigned with this key, as a note with its line; empty for none."""
         row = uow.newest_cosignature(witness)
-        if row is None:
+        head = None if row is None else uow.checkpoint(row.size)
+        if row is None or head is None:
             return b""
-        note = uow.checkpoints(row.size, 1)[0].note
+        note = head.note
         try:
             CosignatureVerifier(witness, public_key).verify_line(notes.parse(note).text, row.line)
         except LogError:

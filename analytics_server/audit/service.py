@@ -185,6 +185,8 @@ class AuditServicer(audit_pb2_grpc.AuditServicer):
                 cosigned=self._log.cosigned(uow, cosigned) if cosigned else b"",
                 membership=memberships[-1] if memberships else None,
                 memberships=memberships,
+                first=uow.kept_from(),
+                peaks=uow.tree_before(uow.kept_from()).peaks,
             )
 
     def _checkpoints(self, first_size: int) -> list[tuple[int, bytes]]:

@@ -27,7 +27,7 @@ from analytics_server.coordinator.requests import RequestDesk
 from analytics_server.coordinator.rounds import Deadlines
 from analytics_server.coordinator.statements import Statements
 from analytics_server.coordinator.witnessing import Witnessing
-from analytics_server.store import Store
+from analytics_server.store import SHARDS, Store
 from analytics_server.store import instance as instances
 from protos.v1 import agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
 from queries.errors import CohortiumError
@@ -45,7 +45,7 @@ class Coordinator:
 
     def __init__(self, config: ServerConfig, *, deadlines: Deadlines) -> None:
         self._config = config
-        self._store = Store.open(config.store_url)
+        self._store = Store.open(config.store_url, config.folder / SHARDS)
         self._loop: asyncio.AbstractEventLoop | None = None
         try:
             self._instance = instances.register(config.store_url, self._heard)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.config import ServerConfig
-from analytics_server.store import Store, UnitOfWork
+from analytics_server.store import SHARDS, Store, UnitOfWork
 from protos.v1 import log_pb2
 from queries.errors import ConfigError
 from trust.identity import files, keys, membership
@@ -48,7 +48,7 @@ class Governance:
 @contextmanager
 def opened(config: ServerConfig) -> Iterator[tuple[Store, AuditLog]]:
     """Open the store and log of a coordinator's folder, beside a coordinator that may be running."""
-    store = Store.open(config.store_url)
+    store = Store.open(config.store_url, config.folder / SHARDS)
     try:
         yield store, AuditLog(store, config.log_signer(), config.log_origin)
     finally:

@@ -13,10 +13,12 @@ from analytics_server.store.rows import (
     LogRow,
     ParticipantRow,
     RequestRow,
+    ShardRow,
 )
-from analytics_server.store.store import Store, UnitOfWork
+from analytics_server.store.store import SHARDS, Store, UnitOfWork
 
 __all__ = [
+    "SHARDS",
     "CheckpointRow",
     "CosignatureRow",
     "DatasetRow",
@@ -26,6 +28,7 @@ __all__ = [
     "LogRow",
     "ParticipantRow",
     "RequestRow",
+    "ShardRow",
     "Store",
     "UnitOfWork",
 ]

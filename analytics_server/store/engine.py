@@ -115,11 +115,13 @@ def _explain_sqlite(cause: sqlite3.Error) -> Exception:
     if code in _SQLITE:
         message, hint = _SQLITE[code]
         return ServiceError(message, hint=hint)
-    if "append-only" in str(cause):
+    if any(words in str(cause) for words in _GUARDED):
         return LogError(str(cause), hint="records are never changed; verify the log")
     return ServiceError(f"the store refused: {cause}")
 
 
+_GUARDED = ("append-only", "recorded once", "never deleted", "never replaced")
+"""What the triggers of the migrations say."""
 _LOCKED = ("the store is locked by another process", "nothing was lost; try again")
 _CLOSED = ("the store's file cannot be opened or written", "check its owner and permissions, and its folder's")
 _SQLITE = {

@@ -6,7 +6,7 @@ signatures, who may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, TextClause, and_, delete, func
 
 from analytics_server.store import tables as t
 from analytics_server.store.rows import CheckpointRow, CosignatureRow, LogRow
+from analytics_server.store.shards import Shards
 from queries.errors import LogError
 from trust.tlog import entries
 from trust.tlog.merkle import MAX_SIZE, Frontier, Node, Tree, leaf_hash
@@ -25,7 +26,7 @@ _BATCH = 1000
 _COLUMNS = tuple(field.name for field in fields(entries.Columns))
 
 
-class Log:
+class Log(Shards):
     """Methods of `UnitOfWork`; see there."""
 
     _connection: Connection
@@ -34,6 +35,8 @@ class Log:
     _resume: tuple[int, tuple[bytes, ...], int] = (0, (), 0)
     """Size, peaks and last time of the log when this process last appended: good while the size is still the same."""
     _signed: CheckpointRow | None = None
+    _size: int | None = None
+    """The number of entries when this transaction began."""
 
     def append(self, leaves: Sequence[bytes]) -> int:
         """Append leaves (serialised `LogEntry`); return the first one's sequence number. Raise LogError on bad bytes.
@@ -76,14 +79,29 @@ class Log:
         """Return the number of entries."""
         if self._frontier is not None:
             return self._frontier.size
-        last = self._connection.execute(select(func.max(t.audit_entry.c.seq))).scalar()
-        return 0 if last is None else last + 1
+        if self._size is None:  # asked once: while this transaction lives, nobody else's entries come into it
+            last = self._connection.execute(select(func.max(t.audit_entry.c.seq))).scalar()
+            self._size = self.sealed_end() if last is None else last + 1
+        return self._size
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the first `size` entries, all of them by default."""
         if self._frontier is not None and size in (None, self._frontier.size):
             return self._frontier.root()
         return self._tree(self.tree_size()).root(size)
+
+    def peaks(self, size: int) -> list[bytes]:
+        """Return the complete subtrees over the first `size` entries, largest first."""
+        return self._tree(size).peaks()
+
+    def first_since(self, at_ms: int) -> int:
+        """Return the first entry of this time or later; the log's size where there is none."""
+        return min(self._first_since(at_ms), self.tree_size())
+
+    def cosigned_size(self, at_most: int) -> int:
+        """Return the size of the largest head up to this size that a witness has cosigned, 0 where there is none."""
+        c = t.cosignature.c
+        return self._connection.execute(select(func.max(c.size)).where(c.size <= at_most)).scalar() or 0
 
     def inclusion(self, seq: int, size: int | None = None) -> list[bytes]:
         """Return the audit path of an entry in the tree of the first `size` entries."""
@@ -99,16 +117,40 @@ class Log:
             select(t.audit_entry.c.leaf).where(t.audit_entry.c.seq == seq)
         ).scalar()
         if found is None:
+            found = self.sealed_leaf(seq)
+        if found is None:
             raise LogError(f"there is no entry {seq}", hint=f"the log has {self.tree_size()} entries")
         return found
 
     def leaves(self, first: int, limit: int, *, end: int | None = None, **filters: str | int) -> list[LogRow]:
-        """Return at most `limit` entries from `first` on, before `end`, that match every filter (FILTERS), in order."""
-        entry, index = t.audit_entry.c, t.audit_index.c
+        """Return at most `limit` entries from `first` on, before `end`, that match every filter (FILTERS), in order.
+
+        Raise LogError where a sealed file that holds one of them is not here.
+        """
         if "since_ms" in filters:  # times never go back along the log: one seek finds the first entry of a time
             first = max(first, self._first_since(filters.pop("since_ms")))
         if "before_ms" in filters:
             end = min(MAX_SIZE - 1 if end is None else end, self._first_since(filters.pop("before_ms")))
+        found: list[LogRow] = []
+        if first < (sealed := self.sealed_end()):
+            last = sealed if end is None else min(end, sealed)
+            found = self._sealed(max(first, self.kept_from()), last, limit, filters)
+            first, limit = sealed, limit - len(found)
+        return found + self._kept(first, limit, end, filters) if limit > 0 else found
+
+    def _sealed(self, first: int, end: int, limit: int, filters: Mapping[str, str | int]) -> list[LogRow]:
+        """Return the entries that shards hold; which ones match says the search table."""
+        if not filters:
+            return [LogRow(*row) for row in self.sealed_leaves(first, end, limit)]
+        index = t.audit_index.c
+        statement = select(index.seq).where(index.seq >= first, index.seq < end).order_by(index.seq).limit(limit)
+        for name, value in filters.items():
+            statement = statement.where(_condition(name, value))
+        return [LogRow(seq, self.leaf(seq)) for seq in self._connection.execute(statement).scalars().all()]
+
+    def _kept(self, first: int, limit: int, end: int | None, filters: Mapping[str, str | int]) -> list[LogRow]:
+        """Return the entries that the tables hold."""
+        entry, index = t.audit_entry.c, t.audit_index.c
         seq = index.seq if filters else entry.seq  # the search table's own indexes end in seq
         # Where few can match, sorting them beats SQLite's walk along the whole table in order.
         order = seq + 0 if "request_id" in filters else seq
@@ -132,7 +174,7 @@ class Log:
         rows = self._connection.execute(
             select(entry.seq, entry.leaf).where(entry.seq.in_(newest.group_by(index.institution))).order_by(entry.seq)
         )
-        return [LogRow(row.seq, row.leaf) for row in rows]
+        return [LogRow(row.seq, row.leaf) for row in rows]  # what is sealed is years old, and not looked for
 
     def _first_since(self, at_ms: str | int) -> int:
         index = t.audit_index.c
@@ -143,7 +185,7 @@ class Log:
     def rebuild_index(self) -> int:
         """Make the search table again from the leaves; return how many there are."""
         self._connection.execute(delete(t.audit_index))
-        first = 0
+        first = self.kept_from()
         while rows := self.leaves(first, _BATCH):
             self._index(first, [entries.columns(entries.decode(row.leaf)) for row in rows])
             first += len(rows)
@@ -168,7 +210,20 @@ class Log:
         """Return at most `limit` signed heads of at least `first_size` entries, smallest first."""
         c = t.checkpoint.c
         rows = self._connection.execute(select(t.checkpoint).where(c.size >= first_size).order_by(c.size).limit(limit))
-        return [CheckpointRow(row.size, row.root, row.note) for row in rows]
+        kept = {row.size: CheckpointRow(row.size, row.root, row.note) for row in rows}
+        if first_size <= self.sealed_end():
+            kept = {
+                size: CheckpointRow(size, *head) for size, head in self.sealed_checkpoints(first_size).items()
+            } | kept
+        return [kept[size] for size in sorted(kept)[:limit]]
+
+    def checkpoint(self, size: int) -> CheckpointRow | None:
+        """Return the signed head of exactly this size."""
+        row = self._connection.execute(select(t.checkpoint).where(t.checkpoint.c.size == size)).one_or_none()
+        if row is not None:
+            return CheckpointRow(row.size, row.root, row.note)
+        head = self.sealed_checkpoints(size).get(size) if size <= self.sealed_end() else None
+        return None if head is None else CheckpointRow(size, *head)
 
     def add_cosignature(self, size: int, witness: str, line: str) -> None:
         """Keep a witness's line over the checkpoint of `size`; the first one counts, a second is ignored.
@@ -197,10 +252,13 @@ class Log:
             .where(c.size.between(size, size if last_size is None else last_size))
             .order_by(c.size, c.witness)
         )
-        return [CosignatureRow(row.size, row.witness, row.line) for row in rows]
+        kept = {(row.size, row.witness): row.line for row in rows}
+        if size <= self.sealed_end():
+            kept |= self.sealed_cosignatures(size, size if last_size is None else last_size)
+        return [CosignatureRow(*key, kept[key]) for key in sorted(kept)]
 
     def _tree(self, size: int) -> Tree:
-        return Tree(_StoredNodes(self._connection), size)
+        return Tree(_StoredNodes(self._connection, self.sealed_nodes), size)
 
     def _index(self, first: int, decoded: Sequence[entries.Columns]) -> None:
         """Add to the search table."""
@@ -243,37 +301,38 @@ def _condition(name: str, value: str | int) -> ColumnElement[bool]:
 
 
 class _StoredNodes:
-    """Complete subtrees: level 0 from the entries, the others from audit_node; two reads at most."""
+    """Complete subtrees, in one read: level 0 from the entries, the others from audit_node.
 
-    def __init__(self, connection: Connection) -> None:
+    What the tables lack `sealed` is asked for.
+    """
+
+    def __init__(self, connection: Connection, sealed: Callable[[Sequence[Node]], Mapping[Node, bytes]]) -> None:
         self._connection = connection
+        self._sealed = sealed
 
     def read(self, wanted: Sequence[Node]) -> Mapping[Node, bytes]:
-        return dict(self._rows(wanted))
+        found = dict(self._rows(wanted))
+        missing = [node for node in wanted if node not in found]
+        return {**found, **self._sealed(missing)} if missing else found
 
     def _rows(self, wanted: Sequence[Node]) -> Iterator[tuple[Node, bytes]]:
         leaves = [index for level, index in wanted if level == 0]
         inner = [(level, index) for level, index in wanted if level]
-        if leaves:
-            places = {f"i{place}": index for place, index in enumerate(leaves)}
-            for seq, value in self._connection.execute(_leaf_hashes(len(leaves)), places):
-                yield (0, seq), value
-        if inner:
-            places = {f"l{place}": level for place, (level, _) in enumerate(inner)}
-            places |= {f"i{place}": index for place, (_, index) in enumerate(inner)}
-            for level, index, value in self._connection.execute(_node_hashes(len(inner)), places):
-                yield (level, index), value
+        if not wanted:
+            return
+        places = {f"s{place}": index for place, index in enumerate(leaves)}
+        places |= {f"l{place}": level for place, (level, _) in enumerate(inner)}
+        places |= {f"i{place}": index for place, (_, index) in enumerate(inner)}
+        for level, index, value in self._connection.execute(_hashes(len(leaves), len(inner)), places):
+            yield (level, index), value
 
 
-@lru_cache(maxsize=256)
-def _leaf_hashes(count: int) -> TextClause:
+@lru_cache(maxsize=1024)
+def _hashes(leaves: int, inner: int) -> TextClause:
     """Statements of proofs are text, made once per length: as expressions they took longer to build than to run."""
-    wanted = ", ".join(f":i{place}" for place in range(count))
-    return text(f"SELECT seq, leaf_hash FROM audit_entry WHERE seq IN ({wanted})")  # noqa: S608 - bound parameters only
-
-
-@lru_cache(maxsize=256)
-def _node_hashes(count: int) -> TextClause:
+    seqs = ", ".join(f":s{place}" for place in range(leaves))
     # One term a node, and not (level, idx) IN (...): SQLite scans the whole table for that.
-    wanted = " OR ".join(f"(level = :l{place} AND idx = :i{place})" for place in range(count))
-    return text(f"SELECT level, idx, hash FROM audit_node WHERE {wanted}")  # noqa: S608 - bound parameters only
+    nodes = " OR ".join(f"(level = :l{place} AND idx = :i{place})" for place in range(inner))
+    parts = [f"SELECT 0, seq, leaf_hash FROM audit_entry WHERE seq IN ({seqs})"] if leaves else []  # noqa: S608 - bound
+    parts += [f"SELECT level, idx, hash FROM audit_node WHERE {nodes}"] if inner else []  # noqa: S608 - bound parameters
+    return text(" UNION ALL ".join(parts))

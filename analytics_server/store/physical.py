@@ -11,8 +11,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from analytics_server.store import shard_file
+from analytics_server.store.rows import ShardRow
+from analytics_server.store.shards import Shards
+
 _APPEND_ONLY = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership", "dataset", "job_round")
-_GUARDED = ("request", "invitation")
+_GUARDED = ("request", "invitation", "shard")
+_SPARED = ("audit_entry", "audit_node", "checkpoint", "cosignature")
+"""Append-only tables whose sealed rows may be deleted: on PostgreSQL these have a trigger for that by itself."""
 GUARDS = dict.fromkeys((*_APPEND_ONLY, *_GUARDED), ("update", "delete", "insert"))
 """Table -> the triggers that keep it, without the table's name, on SQLite; see `_POSTGRESQL` for the other."""
 _POSTGRESQL = {"append-only": ("update", "truncate", "insert"), "guarded": ("update", "delete", "truncate")}
@@ -25,43 +31,87 @@ _FIELDS = {
 """Columns that have to hold bytes."""
 
 
-class Physical:
-    """Methods of `UnitOfWork`; see there. Every range is (first, end), end excluded, and comes in ascending order."""
+class Physical(Shards):
+    """Methods of `UnitOfWork`; see there. Every range is (first, end), end excluded, and comes in ascending order.
+
+    Entries, their hashes and nodes below the sealed end come from the shards' files, as far as those are here.
+    """
 
     _connection: Connection
 
+    def absent_shards(self) -> list[ShardRow]:
+        """Return the shards that are not expired and whose files are not here."""
+        return [s for s in self.shards() if s.expired_at is None and not self.shard_path(s).is_file()]
+
+    def read_from(self) -> int:
+        """Return the first entry from which on all are here."""
+        gone = [shard.end for shard in self.absent_shards()]
+        return max(self.kept_from(), *gone) if gone else self.kept_from()
+
     def raw_leaves(self, first: int, limit: int) -> list[tuple[int, Any]]:
         """Return at most `limit` (seq, leaf) from `first` on."""
+        for shard in self._here(first):
+            with self.open_shard(shard) as file:
+                if rows := file.leaves(first, limit):
+                    return rows
         rows = self._all(
             f"SELECT seq, {self._b('leaf')} FROM audit_entry WHERE seq >= :first ORDER BY seq LIMIT :limit",
-            first=first,
+            first=max(first, self.sealed_end()),
             limit=limit,
         )
         return [(seq, leaf) for seq, leaf in rows]
 
     def raw_leaf_hashes(self, first: int, end: int) -> list[tuple[int, Any]]:
         """Return (seq, leaf hash) of a range."""
+        found: list[tuple[int, Any]] = []
+        for shard in self._here(first):
+            with self.open_shard(shard) as file:
+                found += file.leaf_hashes(first, end)
         rows = self._all(
             f"SELECT seq, {self._b('leaf_hash')} FROM audit_entry WHERE seq >= :first AND seq < :end ORDER BY seq",
-            first=first,
+            first=max(first, self.sealed_end()),
             end=end,
         )
-        return [(seq, value) for seq, value in rows]
+        return found + [(seq, value) for seq, value in rows]
 
     def raw_nodes(self, level: int, first: int, end: int) -> list[tuple[int, Any]]:
         """Return (index, hash) of a range of one level."""
+        found: list[tuple[int, Any]] = []
+        for shard in self._here(first << level):
+            with self.open_shard(shard) as file:
+                found += file.level(level, first, end)
         rows = self._all(
             f"SELECT idx, {self._b('hash')} FROM audit_node WHERE level = :level AND idx >= :first AND idx < :end"
             " ORDER BY idx",
             level=level,
-            first=first,
+            first=max(first, self.sealed_end() >> level),
             end=end,
         )
-        return [(index, value) for index, value in rows]
+        return found + [(index, value) for index, value in rows]
 
     def count_nodes(self) -> int:
-        """Return how many tree nodes there are."""
-        return int(self._all("SELECT count(*) FROM audit_node")[0][0])
+        """Return how many tree nodes there are of entries that are here."""
+        found = 0
+        for shard in self._here(0):
+            with self.open_shard(shard) as file:
+                found += file.count_nodes()
+        statement = "SELECT count(*) FROM audit_node WHERE (idx + 1) << level > :end"
+        return found + int(self._all(statement, end=self.sealed_end())[0][0])
+
+    def _here(self, seq: int) -> list[ShardRow]:
+        """Return the shards, whole to the end of the last of them, that hold entries from `seq` on."""
+        first = self.read_from()
+        return [shard for shard in self.shards() if shard.end > seq and shard.first >= first]
+
+    def shard_damage(self) -> list[tuple[ShardRow, str]]:
+        """Return what is wrong with shards: files that are not here, or not as they were sealed."""
+        found = [(shard, "the sealed file of these entries is not here") for shard in self.absent_shards()]
+        for shard in self.shards():
+            if shard.expired_at is not None or not self.shard_path(shard).is_file():
+                continue
+            if shard_file.digest(self.shard_path(shard)) != shard.file_hash:
+                found.append((shard, "the sealed file of these entries is not the one that was sealed"))
+        return found
 
     def raw_checkpoints(self, first_size: int, limit: int) -> list[tuple[int, Any, Any]]:
         """Return at most `limit` (size, root, note) of at least `first_size`."""
@@ -129,9 +179,15 @@ class Physical:
         return [
             f"the trigger {table}_{name}, which keeps {table} as it was recorded, is gone or switched off"
             for table in GUARDS
-            for name in _POSTGRESQL["guarded" if table in _GUARDED else "append-only"]
+            for name in self._triggers_of(table)
             if f"{table}_{name}" not in there
         ]
+
+    @staticmethod
+    def _triggers_of(table: str) -> tuple[str, ...]:
+        if table in _GUARDED:
+            return (*_POSTGRESQL["guarded"], "insert") if table == "shard" else _POSTGRESQL["guarded"]
+        return (*_POSTGRESQL["append-only"], "delete") if table in _SPARED else _POSTGRESQL["append-only"]
 
     def _b(self, column: str) -> str:
         return f"CAST({column} AS BLOB)" if self._connection.dialect.name == "sqlite" else column

@@ -14,6 +14,8 @@ from analytics_server.store import engine as engines
 from queries.errors import ConfigError
 
 RECORDS = ("audit_entry", "audit_node", "checkpoint", "cosignature", "membership", "dataset", "job_round")
+"""Read and added to. `shard` and what it allows to be deleted is the owner's: sealing is no part of serving."""
+READ = ("alembic_version", "shard")
 CHANGING = {
     "participant": "INSERT, UPDATE, DELETE",
     "identity": "INSERT, UPDATE, DELETE",
@@ -38,7 +40,8 @@ def grant_writer(url: str, role: str) -> None:
     engine = engines.make_engine(parsed)
     try:
         with engines.explained(), engine.begin() as connection:
-            connection.execute(text(f"GRANT SELECT ON alembic_version TO {role}"))
+            for table in READ:
+                connection.execute(text(f"GRANT SELECT ON {table} TO {role}"))
             for table in RECORDS:
                 connection.execute(text(f"GRANT SELECT, INSERT ON {table} TO {role}"))
             for table, rights in (CHANGING | GUARDED).items():

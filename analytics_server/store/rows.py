@@ -92,6 +92,23 @@ class RequestRow:
     instance: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    """Entries `first` up to, not with, `end`, that were moved into a sealed file, and the head that ends them.
+
+    `peaks` are the complete subtrees over the first `end` entries, largest first; `file` is in the folder of shards.
+    """
+
+    first: int
+    end: int
+    root: bytes
+    note: bytes
+    peaks: tuple[bytes, ...]
+    file: str
+    file_hash: bytes
+    expired_at: int | None
+
+
 class LogRow(NamedTuple):
     """One entry of the log."""
 

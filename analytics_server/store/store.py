@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
@@ -22,6 +23,7 @@ from analytics_server.store.succession import Succession
 from queries.errors import ConfigError
 
 T = TypeVar("T")
+SHARDS = "shards"
 _WRITING = 0x636F686F6C6F67
 """PostgreSQL's advisory lock of whoever writes: "coholog"."""
 
@@ -29,8 +31,9 @@ _WRITING = 0x636F686F6C6F67
 class UnitOfWork(People, Succession, Requests, Log, Physical):
     """One transaction. Get one from `Store.begin` or `Store.read`; it is of no use after its `with` block."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shards: Path) -> None:
         self._connection = connection
+        self._folder = shards
         self._before: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
 
@@ -52,10 +55,15 @@ class UnitOfWork(People, Succession, Requests, Log, Physical):
 
 
 class Store:
-    """A database at the right version. `create` makes one, `open` opens one that is there."""
+    """A database at the right version. `create` makes one, `open` opens one that is there.
 
-    def __init__(self, url: str) -> None:
+    `shards` is the folder of the log's sealed files; beside an SQLite database, by default.
+    """
+
+    def __init__(self, url: str, shards: Path | None = None) -> None:
         self._url = engines.parse(url)
+        beside = Path(self._url.database or "").parent if self._url.drivername == "sqlite" else Path()
+        self.shards = beside / SHARDS if shards is None else shards
         self._engine = engines.make_engine(self._url)
         self._sqlite = sqlite = self._url.drivername == "sqlite"
         self._writer = self._engine.execution_options(**{engines.WRITES: True})
@@ -80,10 +88,10 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, url: str) -> Store:
+    def open(cls, url: str, shards: Path | None = None) -> Store:
         """Open a store. Raise ConfigError, with the next step, where it is absent, behind or ahead of this program."""
         engines.check_file(engines.parse(url))
-        store = cls(url)
+        store = cls(url, shards)
         with store._closing_on_error(), engines.explained(), store._reader.connect() as connection:
             schema.check(connection)
         return store
@@ -112,7 +120,7 @@ class Store:
         with self._transaction() as connection:
             if not self._sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITING})
-            uow = UnitOfWork(connection)
+            uow = UnitOfWork(connection, self.shards)
             uow._resume = self._resume
             yield uow
             for step in uow._before:
@@ -152,7 +160,7 @@ class Store:
     def read(self) -> Iterator[UnitOfWork]:
         """Open a transaction that sees one state of the store and changes nothing."""
         with engines.explained(), self._reader.connect() as connection, connection.begin():
-            yield UnitOfWork(connection)
+            yield UnitOfWork(connection, self.shards)
 
     def scrub(self) -> None:
         """Have the database forget what was deleted: on SQLite, empty the write-ahead log into the file.

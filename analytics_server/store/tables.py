@@ -160,6 +160,20 @@ cosignature = Table(
     sqlite_with_rowid=False,
 )
 
+# What was moved into sealed files: where each begins and ends, its head, the subtrees over everything before its end.
+shard = Table(
+    "shard",
+    METADATA,
+    Column("end_seq", BIG, primary_key=True, autoincrement=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", LargeBinary, nullable=False),
+    Column("peaks", LargeBinary, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("file_hash", LargeBinary, nullable=False),
+    Column("expired_at", BigInteger),
+)
+
 # For searching only: `rebuild_index` makes it again from the leaves at any time.
 audit_index = Table(
     "audit_index",

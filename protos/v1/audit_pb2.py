@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.v1 import envelope_pb2 as protos_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/audit.proto\x12\x0c\x63ohortium.v1\x1a\x18protos/v1/envelope.proto\"\xcb\x01\n\x0e\x45ntriesRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\x12\x13\n\x0binstitution\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x10\n\x08since_ms\x18\n \x01(\x03\x12\x11\n\tbefore_ms\x18\x0b \x01(\x03\"F\n\x0b\x45ntriesPage\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.cohortium.v1.Entry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"\"\n\x05\x45ntry\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\"-\n\x0cProofRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08old_size\x18\x02 \x01(\x04\"K\n\rProofResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x11\n\tinclusion\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\x0e\n\x0cHeadsRequest\"\x8e\x01\n\rHeadsResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12*\n\nmembership\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12+\n\x0bmemberships\x18\x03 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\x10\n\x08\x63osigned\x18\x04 \x01(\x0c\"C\n\x0eWitnessRequest\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63osignature\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\r\":\n\x0fWitnessResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\"(\n\x12\x43heckpointsRequest\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\"&\n\x0f\x43heckpointsPage\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x32\xeb\x02\n\x05\x41udit\x12\x44\n\x07\x45ntries\x12\x1c.cohortium.v1.EntriesRequest\x1a\x19.cohortium.v1.EntriesPage0\x01\x12@\n\x05Proof\x12\x1a.cohortium.v1.ProofRequest\x1a\x1b.cohortium.v1.ProofResponse\x12@\n\x05Heads\x12\x1a.cohortium.v1.HeadsRequest\x1a\x1b.cohortium.v1.HeadsResponse\x12\x46\n\x07Witness\x12\x1c.cohortium.v1.WitnessRequest\x1a\x1d.cohortium.v1.WitnessResponse\x12P\n\x0b\x43heckpoints\x12 .cohortium.v1.CheckpointsRequest\x1a\x1d.cohortium.v1.CheckpointsPage0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/audit.proto\x12\x0c\x63ohortium.v1\x1a\x18protos/v1/envelope.proto\"\xcb\x01\n\x0e\x45ntriesRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\x12\x13\n\x0binstitution\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x10\n\x08since_ms\x18\n \x01(\x03\x12\x11\n\tbefore_ms\x18\x0b \x01(\x03\"F\n\x0b\x45ntriesPage\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.cohortium.v1.Entry\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"\"\n\x05\x45ntry\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\"-\n\x0cProofRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x10\n\x08old_size\x18\x02 \x01(\x04\"K\n\rProofResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x11\n\tinclusion\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\x0e\n\x0cHeadsRequest\"\xac\x01\n\rHeadsResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12*\n\nmembership\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12+\n\x0bmemberships\x18\x03 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\x10\n\x08\x63osigned\x18\x04 \x01(\x0c\x12\r\n\x05\x66irst\x18P \x01(\x04\x12\r\n\x05peaks\x18Q \x03(\x0c\"C\n\x0eWitnessRequest\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x13\n\x0b\x63osignature\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\r\":\n\x0fWitnessResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\"(\n\x12\x43heckpointsRequest\x12\x12\n\nfirst_size\x18\x01 \x01(\x04\"&\n\x0f\x43heckpointsPage\x12\x13\n\x0b\x63heckpoints\x18\x01 \x03(\x0c\x32\xeb\x02\n\x05\x41udit\x12\x44\n\x07\x45ntries\x12\x1c.cohortium.v1.EntriesRequest\x1a\x19.cohortium.v1.EntriesPage0\x01\x12@\n\x05Proof\x12\x1a.cohortium.v1.ProofRequest\x1a\x1b.cohortium.v1.ProofResponse\x12@\n\x05Heads\x12\x1a.cohortium.v1.HeadsRequest\x1a\x1b.cohortium.v1.HeadsResponse\x12\x46\n\x07Witness\x12\x1c.cohortium.v1.WitnessRequest\x1a\x1d.cohortium.v1.WitnessResponse\x12P\n\x0b\x43heckpoints\x12 .cohortium.v1.CheckpointsRequest\x1a\x1d.cohortium.v1.CheckpointsPage0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,15 +45,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEADSREQUEST']._serialized_start=503
   _globals['_HEADSREQUEST']._serialized_end=517
   _globals['_HEADSRESPONSE']._serialized_start=520
-  _globals['_HEADSRESPONSE']._serialized_end=662
-  _globals['_WITNESSREQUEST']._serialized_start=664
-  _globals['_WITNESSREQUEST']._serialized_end=731
-  _globals['_WITNESSRESPONSE']._serialized_start=733
-  _globals['_WITNESSRESPONSE']._serialized_end=791
-  _globals['_CHECKPOINTSREQUEST']._serialized_start=793
-  _globals['_CHECKPOINTSREQUEST']._serialized_end=833
-  _globals['_CHECKPOINTSPAGE']._serialized_start=835
-  _globals['_CHECKPOINTSPAGE']._serialized_end=873
-  _globals['_AUDIT']._serialized_start=876
-  _globals['_AUDIT']._serialized_end=1239
+  _globals['_HEADSRESPONSE']._serialized_end=692
+  _globals['_WITNESSREQUEST']._serialized_start=694
+  _globals['_WITNESSREQUEST']._serialized_end=761
+  _globals['_WITNESSRESPONSE']._serialized_start=763
+  _globals['_WITNESSRESPONSE']._serialized_end=821
+  _globals['_CHECKPOINTSREQUEST']._serialized_start=823
+  _globals['_CHECKPOINTSREQUEST']._serialized_end=863
+  _globals['_CHECKPOINTSPAGE']._serialized_start=865
+  _globals['_CHECKPOINTSPAGE']._serialized_end=903
+  _globals['_AUDIT']._serialized_start=906
+  _globals['_AUDIT']._serialized_end=1269
 # @@protoc_insertion_point(module_scope)

@@ -72,16 +72,20 @@ class HeadsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class HeadsResponse(_message.Message):
-    __slots__ = ("checkpoint", "membership", "memberships", "cosigned")
+    __slots__ = ("checkpoint", "membership", "memberships", "cosigned", "first", "peaks")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     MEMBERSHIP_FIELD_NUMBER: _ClassVar[int]
     MEMBERSHIPS_FIELD_NUMBER: _ClassVar[int]
     COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    PEAKS_FIELD_NUMBER: _ClassVar[int]
     checkpoint: bytes
     membership: _envelope_pb2.Envelope
     memberships: _containers.RepeatedCompositeFieldContainer[_envelope_pb2.Envelope]
     cosigned: bytes
-    def __init__(self, checkpoint: _Optional[bytes] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., memberships: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
+    first: int
+    peaks: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, checkpoint: _Optional[bytes] = ..., membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., memberships: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., cosigned: _Optional[bytes] = ..., first: _Optional[int] = ..., peaks: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class WitnessRequest(_message.Message):
     __slots__ = ("size", "cosignature", "wait_s")

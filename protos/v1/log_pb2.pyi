@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated", "key_change_asked", "key_changed", "service_scoped")
+    __slots__ = ("at_ms", "actor", "invited", "enrolled", "revoked", "membership_published", "dataset_published", "requested", "decided", "round_ended", "released", "failed", "log_read", "log_started", "identity_changed", "stated", "key_change_asked", "key_changed", "service_scoped", "shard_sealed", "shard_expired")
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,8 @@ class LogEntry(_message.Message):
     KEY_CHANGE_ASKED_FIELD_NUMBER: _ClassVar[int]
     KEY_CHANGED_FIELD_NUMBER: _ClassVar[int]
     SERVICE_SCOPED_FIELD_NUMBER: _ClassVar[int]
+    SHARD_SEALED_FIELD_NUMBER: _ClassVar[int]
+    SHARD_EXPIRED_FIELD_NUMBER: _ClassVar[int]
     at_ms: int
     actor: str
     invited: Invited
@@ -46,7 +48,9 @@ class LogEntry(_message.Message):
     key_change_asked: KeyChangeAsked
     key_changed: KeyChanged
     service_scoped: ServiceScoped
-    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ..., service_scoped: _Optional[_Union[ServiceScoped, _Mapping]] = ...) -> None: ...
+    shard_sealed: ShardSealed
+    shard_expired: ShardExpired
+    def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ..., service_scoped: _Optional[_Union[ServiceScoped, _Mapping]] = ..., shard_sealed: _Optional[_Union[ShardSealed, _Mapping]] = ..., shard_expired: _Optional[_Union[ShardExpired, _Mapping]] = ...) -> None: ...
 
 class IdentityChanged(_message.Message):
     __slots__ = ("participant", "erased")
@@ -55,6 +59,28 @@ class IdentityChanged(_message.Message):
     participant: str
     erased: bool
     def __init__(self, participant: _Optional[str] = ..., erased: _Optional[bool] = ...) -> None: ...
+
+class ShardSealed(_message.Message):
+    __slots__ = ("first", "end", "root", "file_hash")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    FILE_HASH_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    end: int
+    root: bytes
+    file_hash: bytes
+    def __init__(self, first: _Optional[int] = ..., end: _Optional[int] = ..., root: _Optional[bytes] = ..., file_hash: _Optional[bytes] = ...) -> None: ...
+
+class ShardExpired(_message.Message):
+    __slots__ = ("first", "end", "root")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    end: int
+    root: bytes
+    def __init__(self, first: _Optional[int] = ..., end: _Optional[int] = ..., root: _Optional[bytes] = ...) -> None: ...
 
 class LogStarted(_message.Message):
     __slots__ = ("consortium", "governance_key")

@@ -167,6 +167,8 @@ class World:
         )
         if denied_by:
             self.append(log_pb2.LogEntry(failed=log_pb2.Failed(request_id=request_id, reason="denied")))
+            with self.store.begin() as uow:
+                uow.finish_request(request_id, "failed", failure=analyst_pb2.Progress().SerializeToString())
             return request_id
         self.append(
             log_pb2.LogEntry(

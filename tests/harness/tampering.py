@@ -87,12 +87,17 @@ def make_history(folder: Path, template: Path, generator: Random, told: Callable
 def tamper(history: History, copy: Path, generator: Random) -> tuple[str, Touched]:
     """Change one thing in a copy; return what, and how to see it named."""
     with closing(sqlite3.connect(copy)) as connection:
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
+        drop_triggers(connection)
         kind, change = generator.choice(_CHANGES)
         touched = change(connection, history, generator)
         connection.commit()
     return kind, touched
+
+
+def drop_triggers(connection: sqlite3.Connection) -> None:
+    """Do what whoever owns the file can do before it changes a record."""
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {name}")
 
 
 def run(folder: Path, template: Path, *, changes: int, histories: int, seed: int) -> Campaign:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from harness.audit import CONSORTIUM, INSTITUTIONS, World
 
-from analytics_client.audit import AuditReader, Entry, verify
-from analytics_server.audit import service
+from analytics_client.audit import AuditReader, Entry, Gone, verify
+from analytics_server.audit import sealing, service
 from analytics_server.audit.service import AuditServicer
 from analytics_server.store import Store
 from protos.v1 import audit_pb2_grpc
@@ -106,6 +106,32 @@ def coordinator(store_url: str) -> Iterator[Coordinator]:
 def sqlite_coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     with serving(f"sqlite:///{tmp_path_factory.mktemp('log') / 'state.sqlite'}") as running:
         yield running
+
+
+def test_expired_log_is_read_and_verified(tmp_path: Path) -> None:
+    """Over the wire too: what is gone is said, with the subtrees that the tree goes on from."""
+    with serving(f"sqlite:///{tmp_path / 'state.sqlite'}") as coordinator:
+        world = coordinator.world
+        world.now_ms += 1000
+        sealed = sealing.seal(world.store, world.log, before_ms=world.now_ms, now_ms=world.now_ms)
+        assert sealed is not None
+        world.query()
+        assert len(sealing.expire(world.store, world.log, before_ms=world.now_ms, now_ms=world.now_ms)) == 1
+        with coordinator.reader() as reader:
+            history = reader.history()
+            with pytest.raises(LogError, match="deleted after their time"):
+                reader.prove(Entry(0, b""), world.documents[-1])
+    assert history.gone == Gone(sealed.end, sealed.peaks)
+    report = verify(
+        history.entries,
+        None,
+        history.memberships,
+        world.governance_key,
+        checkpoints=history.checkpoints,
+        gone=history.gone,
+    )
+    assert report.findings == ()
+    assert report.first == sealed.end
 
 
 def test_what_is_read_verifies_and_the_read_is_an_entry(coordinator: Coordinator) -> None:

@@ -30,9 +30,16 @@ def test_roots_and_subtrees_are_those_of_the_frontier(size: int, data: st.DataOb
             assert (level, index) not in nodes
             nodes[level, index] = value
 
-    tree = Recount(seen)
+    start = data.draw(st.one_of(st.just(0), st.integers(0, size), st.sampled_from([BLOCK, 2 * BLOCK])))
+    start = start if start <= size else 0
+    gone = Frontier()
+    for leaf in leaves[:start]:
+        gone.append(leaf_hash(leaf))
+    expected_nodes = {(level, at): value for (level, at), value in expected_nodes.items() if (at + 1) << level > start}
+    expected_roots = {at: root for at, root in expected_roots.items() if at > start}
+    tree = Recount(seen, gone if start else None)
     roots: dict[int, bytes] = {}
-    for block in blocks(leaves):
+    for block in blocks(leaves[start:], start):
         hashes, found = tree.extend(block, sorted(wanted - {0}))
         assert hashes == [leaf_hash(leaf) for leaf in block]
         roots |= found

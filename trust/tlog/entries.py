@@ -169,6 +169,8 @@ _SENTENCES: dict[str, Callable[[Any], str]] = {
         f"{'replaced' if e.reason else 'took up'} the key of {e.participant}: {_short(e.old_key)} -> "
         f"{_short(e.new_key)}, from epoch {e.epoch}" + (f" ({e.reason})" if e.reason else "")
     ),
+    "shard_sealed": lambda e: f"sealed entries {e.first} to {e.end - 1} in a file (sha256 {_short(e.file_hash)})",
+    "shard_expired": lambda e: f"deleted entries {e.first} to {e.end - 1} after their time; the root stays",
     "identity_changed": lambda e: f"{'erased' if e.erased else 'wrote down'} who is behind {e.participant}",
     "log_read": lambda e: f"read the log, {e.what or 'everything'}, entries {e.first} to {e.last}",
 }

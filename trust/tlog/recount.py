@@ -8,7 +8,7 @@ leaves. Must not know: where leaves and nodes are kept.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
@@ -25,42 +25,55 @@ Compare = Callable[[int, int, Sequence[bytes]], None]
 """`compare(level, first_index, hashes)`: adjacent subtrees of one level, for whoever holds the stored ones."""
 
 
-def blocks(rows: Iterable[T]) -> Iterator[list[T]]:
-    """Cut a stream into lists of BLOCK, the last one shorter."""
-    stream = iter(rows)
-    while block := list(islice(stream, BLOCK)):
+def blocks(rows: Iterable[T], start: int = 0) -> Iterator[list[T]]:
+    """Cut a stream of leaves from number `start` on into lists that end where a block of the tree does."""
+    stream, room = iter(rows), BLOCK - start % BLOCK
+    while block := list(islice(stream, room)):
         yield block
+        room = BLOCK
 
 
 class Recount:
-    """A growing tree of which only the peaks are kept. `compare` is shown every subtree above the leaves, once."""
+    """A growing tree of which only the peaks are kept. `compare` is shown every subtree above the leaves, once.
 
-    def __init__(self, compare: Compare | None = None) -> None:
+    `start` is a tree to go on from, whose leaves are not there; it is not changed.
+    """
+
+    def __init__(self, compare: Compare | None = None, start: Frontier | None = None) -> None:
         self._above = Frontier()  # its leaves are whole blocks
         self._last: list[list[bytes]] = [[]]  # the levels of a last, shorter block
+        self._lead: Frontier | None = None  # inside of the block that `start` ends in
         self._compare = compare
+        if start is not None:
+            self._go_on(Frontier(start.size, start.peaks))
 
     @property
     def size(self) -> int:
         """The number of leaves so far."""
+        if self._lead is not None:
+            return self._lead.size
         return self._above.size * BLOCK + len(self._last[0])
 
     def root(self) -> bytes:
         """Return the root over all leaves so far."""
+        if self._lead is not None:
+            return self._lead.root()
         return self._fold(len(self._last[0]))
 
     def extend(self, leaves: Sequence[bytes], sizes: Sequence[int] = ()) -> tuple[list[bytes], dict[int, bytes]]:
         """Add a block of leaves; return their hashes, and the root at every one of `sizes` that falls into the block.
 
-        `sizes` ascend. Only the last block may be shorter than BLOCK. Raise LogError where one follows a shorter one.
+        `sizes` ascend. A block ends at a multiple of BLOCK, but the last one: raise LogError where one does not.
         """
         return self.extend_hashed([sha256(b"\x00" + leaf).digest() for leaf in leaves], sizes)
 
     def extend_hashed(self, hashes: list[bytes], sizes: Sequence[int] = ()) -> tuple[list[bytes], dict[int, bytes]]:
         """Do as `extend` does, from leaf hashes."""
-        if self._last[0] or len(hashes) > BLOCK:
-            raise LogError(f"only the last block of a log may have other than {BLOCK} entries")
         first = self.size
+        if self._last[0] or first % BLOCK + len(hashes) > BLOCK:
+            raise LogError(f"only the last block of a log may have other than {BLOCK} entries")
+        if self._lead is not None:
+            return hashes, self._lead_in(self._lead, hashes, frozenset(sizes))
         levels = _levels(hashes)
         self._last = levels
         if self._compare is not None:
@@ -74,6 +87,24 @@ class Recount:
                     self._compare(level + BLOCK_LEVEL, index, [value])
             self._last = [[]]
         return hashes, roots
+
+    def _go_on(self, tree: Frontier) -> None:
+        if tree.size % BLOCK:
+            self._lead = tree
+        else:
+            self._lead, self._above = None, Frontier(tree.size // BLOCK, tree.peaks)
+
+    def _lead_in(self, tree: Frontier, hashes: Sequence[bytes], sizes: Set[int]) -> dict[int, bytes]:
+        """Add leaves one by one, up to the end of the block that the start ended in."""
+        roots = {}
+        for hashed in hashes:
+            for (level, index), value in tree.append(hashed):
+                if self._compare is not None:
+                    self._compare(level, index, [value])
+            if tree.size in sizes:
+                roots[tree.size] = tree.root()
+        self._go_on(tree)
+        return roots
 
     def _fold(self, count: int) -> bytes:
         """Return the root over the whole blocks and the first `count` leaves of the last one."""

@@ -47,7 +47,8 @@ Rows = Iterable[tuple[object, object]]
 class StoredTree:
     """What is stored beside the leaves. `leaf_hashes(first, end)` and `nodes(level, first, end)` read it.
 
-    Without `nodes` no inner node is stored, and only leaf hashes are held against the entries.
+    Without `nodes` no inner node is stored, and only leaf hashes are held against the entries. The first `start` leaves
+    are not there, nor are the nodes over them; `count_nodes` leaves those out.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class StoredTree:
         leaf_hashes: Callable[[int, int], Rows],
         nodes: Callable[[int, int, int], Rows] | None = None,
         count_nodes: Callable[[], int] = lambda: 0,
+        start: int = 0,
     ) -> None:
         self._leaf_hashes = leaf_hashes
         self._nodes = nodes
         self._count_nodes = count_nodes
+        self._start = start
         self._seen: dict[int, int] = {}  # level -> nodes that there have to be
         self.findings: list[Finding] = []
 
@@ -75,10 +78,11 @@ class StoredTree:
 
     def finish(self) -> None:
         """Look for nodes of entries that are not there."""
-        if self._nodes is None or self._count_nodes() <= sum(self._seen.values()):
+        seen = sum(end - (self._start >> level) for level, end in self._seen.items())
+        if self._nodes is None or self._count_nodes() <= seen:
             return
         for level in range(64):
-            for index, _ in self._nodes(level, self._seen.get(level, 0), _END):
+            for index, _ in self._nodes(level, self._seen.get(level, self._start >> level), _END):
                 self._find(f"the store holds tree node ({level}, {index}) of entries that are not there")
         self._find("the store holds tree nodes that belong to no entry")
 
