@@ -24,8 +24,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from analytics_client.agent import noise
-from analytics_client.agent.noise import gaussian, laplace, table
-from analytics_client.agent.noise.stream import Stream
+from analytics_client.agent.noise import laplace
+from trust.noise import gaussian, table
+from trust.noise.stream import Stream
 
 SIGMAS = [1, 10, 100, 1000, 1_000_000]
 LENGTH, OPENDP_LENGTH, RUNS = 10_000_000, 50_000, 5

@@ -33,8 +33,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analytics_client.agent.noise import gaussian
-from analytics_client.agent.noise.stream import Stream
 from analytics_client.agent.training import descent
 from queries.schema import Dataset, from_toml
 from queries.subsampling import smallest_multiplier
@@ -43,6 +41,8 @@ from queries.training.course import make_course
 from queries.training.gradients import Gradients
 from queries.training.job import Descent, make_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
+from trust.noise import gaussian
+from trust.noise.stream import Stream
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 from training_rounds import network, rounds  # noqa: E402 - found by the line above

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from math import isqrt, log, pi
 
 from queries import expressions, ir, models
@@ -26,7 +26,12 @@ NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
 """Largest cost of one query: rho = 100 is no privacy at all, so more is a slip of the keyboard."""
 MIN_SHARE_VARIANCE = 16
-"""A share's sigma is at least 4 lattice steps, where a sum of discrete Gaussians is one (see `NoiseShape`)."""
+"""The sigma of every part of a share is at least 4 lattice steps, where a sum of discrete Gaussians is one."""
+MOST_LAYERS = 8
+LARGEST_LAYERED = 500
+"""Institutions above whom noise has no layers: they draw their neighbours, and the argument is for a full graph."""
+MOST_DRAWS = 1 << 22
+"""Of layers, by all institutions together: about a tenth of a second for whoever takes them off."""
 LOG_TAU = -60 * log(10)
 """Largest tolerated natural logarithm of tau, what a sum of discrete Gaussians costs beyond a continuous one."""
 _RING = 1 << 62  # signed 64-bit sums, with one bit to spare
@@ -39,17 +44,30 @@ _MIN_SCALE = 20
 class NoiseShape:
     """How much noise a release carries, in squared steps of the refined lattice: integers multiplied by 2^refine_bits.
 
-    Each institution draws a discrete Gaussian of `share_variance` for every coordinate; `central_variance` is what a
-    trusted curator would add for the same privacy.
+    Each institution draws discrete Gaussians of `share_variance` in all for every coordinate, enough for the fewest
+    that a round needs. Part of it is in layers: layer i of variance `layers[i]` is taken off again where at least
+    `rungs[i]` institutions survive, which is a rising sequence. `central_variance` is what a trusted curator would add.
     """
 
     refine_bits: int
     share_variance: Fraction
     central_variance: Fraction
+    rungs: tuple[int, ...] = ()
+    layers: tuple[Fraction, ...] = ()
+
+    @property
+    def base_variance(self) -> Fraction:
+        """What no round takes off an institution's noise."""
+        return self.share_variance - sum(self.layers)
+
+    def kept_variance(self, survivors: int) -> Fraction:
+        """Variance of what is left of each institution's noise in a sum over `survivors` of them."""
+        opened = (layer for rung, layer in zip(self.rungs, self.layers, strict=True) if survivors >= rung)
+        return self.share_variance - sum(opened, Fraction(0))
 
     def total_variance(self, survivors: int) -> Fraction:
         """Variance of the noise in each coordinate of a sum over `survivors` institutions."""
-        return survivors * self.share_variance
+        return survivors * self.kept_variance(survivors)
 
 
 @dataclass(frozen=True)
@@ -113,17 +131,26 @@ class Plan:
             threshold=threshold,
             colluders=colluders,
             invited=invited,
+            length=self.length,
         )
 
 
 def noise_shape(
-    delta_squared: int, largest_sum: int, rho_nano: int, *, threshold: int, colluders: int, invited: int
+    delta_squared: int,
+    largest_sum: int,
+    rho_nano: int,
+    *,
+    threshold: int,
+    colluders: int,
+    invited: int,
+    length: int,
 ) -> NoiseShape:
     """Return the smallest refinement and the noise that give rho = rho_nano / 10^9 of zero-concentrated privacy.
 
-    `delta_squared` is the squared L2 sensitivity, `largest_sum` a bound on every exact sum, in unrefined steps. Any
-    `threshold - colluders` honest shares alone carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the cost or
-    the cohort is impossible, or where sum and noise could leave the 64-bit ring.
+    `delta_squared` is the squared L2 sensitivity, `largest_sum` a bound on every exact sum, in unrefined steps,
+    `length` the number of coordinates. Of u survivors any `u - colluders` alone carry sigma^2 = delta^2 / (2 rho), whatever a
+    round of u takes off. Raise QueryError where the cost or the cohort is impossible, or where sum and noise could
+    leave the 64-bit ring.
     """
     if not 1 <= rho_nano <= MAX_RHO_NANO:
         raise QueryError(
@@ -136,12 +163,17 @@ def noise_shape(
             hint="2 threshold must exceed institutions + colluders",
         )
     unrefined = Fraction(delta_squared * NANO, 2 * rho_nano)
-    sure = threshold - colluders
+    rungs = rungs_of(threshold, invited, length)
+    steps = [Fraction(1, survivors - colluders) for survivors in (threshold, *rungs)]
+    parts = [above - below for above, below in pairwise(steps)]
+    smallest = min(steps[-1], *parts) if parts else steps[-1]
     bits = 0
-    while unrefined * 4**bits < MIN_SHARE_VARIANCE * sure:
+    while unrefined * smallest * 4**bits < MIN_SHARE_VARIANCE:
         bits += 1
-    shape = NoiseShape(bits, unrefined * 4**bits / sure, unrefined * 4**bits)
-    if log_tau(shape.share_variance, invited) > LOG_TAU:
+    sigma_squared = unrefined * 4**bits
+    layers = tuple(sigma_squared * part for part in parts)
+    shape = NoiseShape(bits, sigma_squared * steps[0], sigma_squared, rungs, layers)
+    if log_tau(sigma_squared * smallest, invited * (1 + len(layers))) > LOG_TAU:
         raise QueryError(
             f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
         )
@@ -152,6 +184,22 @@ def noise_shape(
             hint="spend a larger epsilon, or limit the rows per person",
         )
     return shape
+
+
+def rungs_of(threshold: int, invited: int, length: int) -> tuple[int, ...]:
+    """Return at which numbers of survivors a layer of noise can be taken off, rising to all who are invited.
+
+    Every number above the threshold, unless that makes more than MOST_LAYERS: then fewer, closer together near full
+    attendance. Fewer also where the vector is long, since whoever takes layers off draws them again; none in rounds
+    whose members draw their neighbours.
+    """
+    spare = invited - threshold
+    count = min(MOST_LAYERS, spare, MOST_DRAWS // (invited * length))
+    if invited > LARGEST_LAYERED or count < 1:
+        return ()
+    if count == spare:
+        return tuple(range(threshold + 1, invited + 1))
+    return tuple(sorted({invited - spare * step**2 // count**2 for step in range(count)}))
 
 
 def log_tau(share_variance: Fraction, shares: int) -> float:

@@ -1,13 +1,20 @@
-"""How a plan's vector lies in ring elements: the one answer that coordinator and agents both compute.
+"""How a plan's vector lies in ring elements, and back: the one answer that coordinator and agents both compute.
 
 Must not know: data, how a round goes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from queries.plan import NoiseShape
+from trust.noise import layers
 from trust.question import AnyPlan
-from trust.secagg.packing import Lanes, lanes_for
+from trust.secagg.masks import Ring
+from trust.secagg.packing import Lanes, lanes_for, unpack
 
 
 def lanes_of(plan: AnyPlan, noise: NoiseShape, institutions: int) -> Lanes:
@@ -21,3 +28,16 @@ def lanes_of(plan: AnyPlan, noise: NoiseShape, institutions: int) -> Lanes:
         addends=institutions,
         share_variance=noise.share_variance,
     )
+
+
+def read_sums(
+    plan: AnyPlan, noise: NoiseShape, institutions: int, total: Ring, layer_keys: Collection[Sequence[bytes]]
+) -> NDArray[np.int64]:
+    """Return the `plan.length` noisy sums that a round's `total` holds, less the layers of noise that it opened.
+
+    `institutions` were invited; `layer_keys` has of every survivor the keys of its opened layers. Takes a while where
+    vectors are long.
+    """
+    sums = unpack(total, lanes_of(plan, noise, institutions), plan.length)
+    layers.remove(sums, noise.layers, layer_keys)
+    return sums

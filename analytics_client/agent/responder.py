@@ -8,7 +8,7 @@ the wire. Methods block (they sign, query, draw noise); `link` runs them in thre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +47,7 @@ from queries.training.plan import JobPlan
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import SKEW, VerifiedRequest, verify_request
 from trust.lanes import lanes_of
+from trust.noise import layers
 from trust.question import AnyPlan, facts_of, plan_of, shape_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
@@ -302,6 +303,7 @@ class Responder:
         if allowed.approval:
             approvals.require(self._ledger, question, charge.id if charge.job is None else charge.job.id)
         join = core.join()  # nothing may fail between the reservation and the answer
+        keys = core.layer_keys() if noise.layers else ()
         reservation = self._ledger.reserve(
             request_id=charge.id,
             digest=request_envelope_hash(verified.payload),
@@ -320,7 +322,7 @@ class Responder:
         decision.rho_nano_left, decision.rho_nano_left_all = reservation.left, reservation.left_all
         decision.budget_permille = ceil(reservation.used * 1000)
         salt = row_salt(self._salt, verified, plan)
-        vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes)
+        vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes, keys)
         times = 1 if step is None else schedule.ROUND_STEPS
         asker = self._membership.person(verified.analyst)
         return ActiveRound(core, charge.id, vector, analyst=asker.id, analyst_key=asker.identity_key, times=times), join
@@ -384,6 +386,8 @@ class Responder:
         lanes = lanes_of(plan, noise, len(parameters.invited))
         if (parameters.length, parameters.ring_bits) != (lanes.elements(plan.length), lanes.ring_bits):
             raise QueryError("the announced vector is not the one this query stands for")
+        if parameters.rungs != noise.rungs:
+            raise QueryError("the announced round would open other layers of noise than this query's")
         return noise, lanes
 
     def _allow(self, policy: Policy, verified: VerifiedRequest, plan: AnyPlan, parameters: RoundParameters) -> Decision:
@@ -394,12 +398,23 @@ class Responder:
             raise PolicyDenied(decision.message, rule=decision.rule, hint=decision.hint)
         return decision
 
-    def _vector(self, ask: Callable[[], NDArray[np.int64]], plan: AnyPlan, noise: NoiseShape, lanes: Lanes) -> Ring:
-        """Exact integer sums on the refined lattice, plus this agent's noise share, in lanes of ring elements."""
+    def _vector(
+        self,
+        ask: Callable[[], NDArray[np.int64]],
+        plan: AnyPlan,
+        noise: NoiseShape,
+        lanes: Lanes,
+        keys: Sequence[bytes],
+    ) -> Ring:
+        """Exact integer sums on the refined lattice, plus this agent's noise share, in lanes of ring elements.
+
+        `keys` are those of the share's layers.
+        """
         sums = ask()
         if np.abs(sums).max() > plan.largest_sum:  # the lanes rest on it
             raise DataError("a sum here is larger than the schema allows for", hint="compare max_persons with the data")
-        return pack((sums << noise.refine_bits) + share(plan.length, noise.share_variance), lanes)
+        sums = (sums << noise.refine_bits) + share(plan.length, noise.base_variance)
+        return pack(sums + layers.draw(plan.length, noise.layers, keys), lanes)
 
     # --- the round -----------------------------------------------------------------------------------------------
 

@@ -214,6 +214,7 @@ class Asking:
             length=lanes.elements(plan.length),
             ring_bits=lanes.ring_bits,
             threshold=threshold,
+            rungs=noise.rungs,
         )
         return Round(
             parameters,

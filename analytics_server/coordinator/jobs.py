@@ -30,10 +30,9 @@ from queries.training.design import Floats
 from queries.training.plan import JobPlan
 from trust.identity.names import Peer
 from trust.identity.requests import VerifiedRequest
-from trust.lanes import lanes_of
+from trust.lanes import read_sums
 from trust.question import model_hash
 from trust.secagg.masks import Ring
-from trust.secagg.packing import unpack
 
 PAUSE_S = 1.0
 """Between tries while too few institutions are connected or answer."""
@@ -252,11 +251,11 @@ class _Job:
             colluders=parameters.colluders,
             invited=len(parameters.invited),
         )
-        lanes = lanes_of(plan, noise, len(parameters.invited))
+        counters = await asyncio.to_thread(read_sums, plan, noise, len(parameters.invited), sums, round_.layer_keys)
         large = len(job.model) > PIECE
         release = query_pb2.Release(
             request_id=self.verified.request_id,
-            sums=unpack(sums, lanes, plan.length).tolist(),
+            sums=counters.tolist(),
             refine_bits=noise.refine_bits,
             invited=len(parameters.invited),
             threshold=parameters.threshold,

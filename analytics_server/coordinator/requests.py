@@ -43,10 +43,9 @@ from queries.training.plan import JobPlan
 from queries.withheld import withhold
 from trust.identity.names import Peer
 from trust.identity.requests import verify_request
-from trust.lanes import lanes_of
+from trust.lanes import read_sums
 from trust.question import facts_of, plan_of, shape_of
 from trust.secagg.masks import Ring
-from trust.secagg.packing import unpack
 
 INTERRUPTED = QuorumError(
     "the coordinator stopped in the middle of this round, and nothing was released",
@@ -256,10 +255,10 @@ class RequestDesk:
             colluders=parameters.colluders,
             invited=len(parameters.invited),
         )
-        lanes = lanes_of(checked.plan, noise, len(parameters.invited))
 
         def work(uow: UnitOfWork) -> analyst_pb2.Progress:
-            released = unpack(sums, lanes, checked.plan.length)  # here, off the event loop: a million numbers take long
+            # here, off the event loop: a million numbers take long
+            released = read_sums(checked.plan, noise, len(parameters.invited), sums, round_.layer_keys)
             if isinstance(checked.plan, Plan):
                 released = withhold(checked.plan, released, noise)
             release = query_pb2.Release(

@@ -377,6 +377,11 @@ class Round:
         return self._core.survivors
 
     @property
+    def layer_keys(self) -> tuple[tuple[bytes, ...], ...]:
+        """Of every survivor, once there is a sum: the keys of the noise layers that were opened."""
+        return self._core.layer_keys
+
+    @property
     def charged(self) -> bool:
         """Whether somebody's masked vector has arrived whole: then budget has been spent."""
         return bool(self._uploaded)

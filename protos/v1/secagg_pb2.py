@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/secagg.proto\x12\x0c\x63ohortium.v1\"\xbf\x01\n\x0fRoundParameters\x12\x17\n\x0fmembership_hash\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x0f\n\x07invited\x18\x03 \x03(\t\x12\x11\n\tthreshold\x18\x04 \x01(\r\x12\x16\n\x0eminimum_cohort\x18\x05 \x01(\r\x12\x11\n\tcolluders\x18\x06 \x01(\r\x12\x0e\n\x06length\x18\x07 \x01(\x04\x12\x11\n\tring_bits\x18\x08 \x01(\r\x12\r\n\x05nonce\x18\t \x01(\x0c\"-\n\x08Register\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x19\n\x06\x43ohort\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"Y\n\x04Join\x12\x13\n\x0bpublic_part\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12)\n\x06shares\x18\x03 \x03(\x0b\x32\x19.cohortium.v1.SealedShare\"p\n\nJoinPublic\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tround_key\x18\x02 \x01(\x0c\x12\x17\n\x0fseed_commitment\x18\x03 \x01(\x0c\x12\x12\n\nshare_root\x18\x04 \x01(\x0c\x12\x12\n\ngraph_seed\x18\x05 \x01(\x0c\"B\n\x0bSealedShare\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\x12\x10\n\x08key_hash\x18\x02 \x01(\x0c\x12\x11\n\tseed_hash\x18\x03 \x01(\x0c\"Z\n\x06Roster\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.cohortium.v1.RosterEntry\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\x13\n\x0bgraph_seeds\x18\x03 \x01(\x0c\"n\n\x0bRosterEntry\x12\x13\n\x0bpublic_part\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x05share\x18\x03 \x01(\x0b\x32\x19.cohortium.v1.SealedShare\x12\r\n\x05proof\x18\x04 \x03(\x0c\"?\n\tComplaint\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x61lers\x18\x02 \x03(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"B\n\x08Manifest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x13\n\x0bvector_hash\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"^\n\tSurvivors\x12)\n\tmanifests\x18\x01 \x03(\x0b\x32\x16.cohortium.v1.Manifest\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\x15\n\rvector_hashes\x18\x03 \x01(\x0c\",\n\x07\x43onfirm\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"8\n\rConfirmations\x12\'\n\x08\x63onfirms\x18\x01 \x03(\x0b\x32\x15.cohortium.v1.Confirm\"1\n\x06Reveal\x12\'\n\x08openings\x18\x01 \x03(\x0b\x32\x15.cohortium.v1.Opening\"&\n\x07Opening\x12\r\n\x05share\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/v1/secagg.proto\x12\x0c\x63ohortium.v1\"\xce\x01\n\x0fRoundParameters\x12\x17\n\x0fmembership_hash\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x0f\n\x07invited\x18\x03 \x03(\t\x12\x11\n\tthreshold\x18\x04 \x01(\r\x12\x16\n\x0eminimum_cohort\x18\x05 \x01(\r\x12\x11\n\tcolluders\x18\x06 \x01(\r\x12\x0e\n\x06length\x18\x07 \x01(\x04\x12\x11\n\tring_bits\x18\x08 \x01(\r\x12\r\n\x05nonce\x18\t \x01(\x0c\x12\r\n\x05rungs\x18\n \x03(\r\"-\n\x08Register\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x19\n\x06\x43ohort\x12\x0f\n\x07present\x18\x01 \x01(\x0c\"Y\n\x04Join\x12\x13\n\x0bpublic_part\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12)\n\x06shares\x18\x03 \x03(\x0b\x32\x19.cohortium.v1.SealedShare\"p\n\nJoinPublic\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tround_key\x18\x02 \x01(\x0c\x12\x17\n\x0fseed_commitment\x18\x03 \x01(\x0c\x12\x12\n\nshare_root\x18\x04 \x01(\x0c\x12\x12\n\ngraph_seed\x18\x05 \x01(\x0c\"B\n\x0bSealedShare\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\x12\x10\n\x08key_hash\x18\x02 \x01(\x0c\x12\x11\n\tseed_hash\x18\x03 \x01(\x0c\"Z\n\x06Roster\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.cohortium.v1.RosterEntry\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\x13\n\x0bgraph_seeds\x18\x03 \x01(\x0c\"n\n\x0bRosterEntry\x12\x13\n\x0bpublic_part\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12(\n\x05share\x18\x03 \x01(\x0b\x32\x19.cohortium.v1.SealedShare\x12\r\n\x05proof\x18\x04 \x03(\x0c\"?\n\tComplaint\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x61lers\x18\x02 \x03(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"B\n\x08Manifest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x13\n\x0bvector_hash\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"^\n\tSurvivors\x12)\n\tmanifests\x18\x01 \x03(\x0b\x32\x16.cohortium.v1.Manifest\x12\x0f\n\x07present\x18\x02 \x01(\x0c\x12\x15\n\rvector_hashes\x18\x03 \x01(\x0c\",\n\x07\x43onfirm\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"8\n\rConfirmations\x12\'\n\x08\x63onfirms\x18\x01 \x03(\x0b\x32\x15.cohortium.v1.Confirm\"1\n\x06Reveal\x12\'\n\x08openings\x18\x01 \x03(\x0b\x32\x15.cohortium.v1.Opening\"&\n\x07Opening\x12\r\n\x05share\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.v1.secagg_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROUNDPARAMETERS']._serialized_start=41
-  _globals['_ROUNDPARAMETERS']._serialized_end=232
-  _globals['_REGISTER']._serialized_start=234
-  _globals['_REGISTER']._serialized_end=279
-  _globals['_COHORT']._serialized_start=281
-  _globals['_COHORT']._serialized_end=306
-  _globals['_JOIN']._serialized_start=308
-  _globals['_JOIN']._serialized_end=397
-  _globals['_JOINPUBLIC']._serialized_start=399
-  _globals['_JOINPUBLIC']._serialized_end=511
-  _globals['_SEALEDSHARE']._serialized_start=513
-  _globals['_SEALEDSHARE']._serialized_end=579
-  _globals['_ROSTER']._serialized_start=581
-  _globals['_ROSTER']._serialized_end=671
-  _globals['_ROSTERENTRY']._serialized_start=673
-  _globals['_ROSTERENTRY']._serialized_end=783
-  _globals['_COMPLAINT']._serialized_start=785
-  _globals['_COMPLAINT']._serialized_end=848
-  _globals['_MANIFEST']._serialized_start=850
-  _globals['_MANIFEST']._serialized_end=916
-  _globals['_SURVIVORS']._serialized_start=918
-  _globals['_SURVIVORS']._serialized_end=1012
-  _globals['_CONFIRM']._serialized_start=1014
-  _globals['_CONFIRM']._serialized_end=1058
-  _globals['_CONFIRMATIONS']._serialized_start=1060
-  _globals['_CONFIRMATIONS']._serialized_end=1116
-  _globals['_REVEAL']._serialized_start=1118
-  _globals['_REVEAL']._serialized_end=1167
-  _globals['_OPENING']._serialized_start=1169
-  _globals['_OPENING']._serialized_end=1207
+  _globals['_ROUNDPARAMETERS']._serialized_end=247
+  _globals['_REGISTER']._serialized_start=249
+  _globals['_REGISTER']._serialized_end=294
+  _globals['_COHORT']._serialized_start=296
+  _globals['_COHORT']._serialized_end=321
+  _globals['_JOIN']._serialized_start=323
+  _globals['_JOIN']._serialized_end=412
+  _globals['_JOINPUBLIC']._serialized_start=414
+  _globals['_JOINPUBLIC']._serialized_end=526
+  _globals['_SEALEDSHARE']._serialized_start=528
+  _globals['_SEALEDSHARE']._serialized_end=594
+  _globals['_ROSTER']._serialized_start=596
+  _globals['_ROSTER']._serialized_end=686
+  _globals['_ROSTERENTRY']._serialized_start=688
+  _globals['_ROSTERENTRY']._serialized_end=798
+  _globals['_COMPLAINT']._serialized_start=800
+  _globals['_COMPLAINT']._serialized_end=863
+  _globals['_MANIFEST']._serialized_start=865
+  _globals['_MANIFEST']._serialized_end=931
+  _globals['_SURVIVORS']._serialized_start=933
+  _globals['_SURVIVORS']._serialized_end=1027
+  _globals['_CONFIRM']._serialized_start=1029
+  _globals['_CONFIRM']._serialized_end=1073
+  _globals['_CONFIRMATIONS']._serialized_start=1075
+  _globals['_CONFIRMATIONS']._serialized_end=1131
+  _globals['_REVEAL']._serialized_start=1133
+  _globals['_REVEAL']._serialized_end=1182
+  _globals['_OPENING']._serialized_start=1184
+  _globals['_OPENING']._serialized_end=1222
 # @@protoc_insertion_point(module_scope)

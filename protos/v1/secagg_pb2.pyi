@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RoundParameters(_message.Message):
-    __slots__ = ("membership_hash", "request_id", "invited", "threshold", "minimum_cohort", "colluders", "length", "ring_bits", "nonce")
+    __slots__ = ("membership_hash", "request_id", "invited", "threshold", "minimum_cohort", "colluders", "length", "ring_bits", "nonce", "rungs")
     MEMBERSHIP_HASH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INVITED_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class RoundParameters(_message.Message):
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     RING_BITS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
     membership_hash: bytes
     request_id: bytes
     invited: _containers.RepeatedScalarFieldContainer[str]
@@ -26,7 +27,8 @@ class RoundParameters(_message.Message):
     length: int
     ring_bits: int
     nonce: bytes
-    def __init__(self, membership_hash: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., invited: _Optional[_Iterable[str]] = ..., threshold: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., length: _Optional[int] = ..., ring_bits: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    rungs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, membership_hash: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., invited: _Optional[_Iterable[str]] = ..., threshold: _Optional[int] = ..., minimum_cohort: _Optional[int] = ..., colluders: _Optional[int] = ..., length: _Optional[int] = ..., ring_bits: _Optional[int] = ..., nonce: _Optional[bytes] = ..., rungs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("member", "signature")

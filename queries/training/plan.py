@@ -117,6 +117,7 @@ class JobPlan:
             threshold=threshold,
             colluders=colluders,
             invited=invited,
+            length=self.length,
         )
 
     def encode_model(self, theta: Floats) -> bytes:

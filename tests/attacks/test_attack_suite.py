@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from analytics_client.agent import responder, schedule
 from analytics_client.agent.ledger import Ledger, Reservation
-from analytics_client.agent.noise import gaussian, share
-from analytics_client.agent.noise.stream import Stream
+from analytics_client.agent.noise import share
 from analytics_client.agent.responder import Responder
 from queries.accounting import NANO, Budget, Curve
 from queries.errors import PolicyDenied
+from trust.noise import gaussian
+from trust.noise.stream import Stream
 
 
 @pytest.fixture(scope="module")

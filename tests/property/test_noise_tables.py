@@ -10,10 +10,10 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics_client.agent.noise.exponential import exp_minus
-from analytics_client.agent.noise.gaussian import BASE_VARIANCE, SMOOTHNESS, draw, smoothness, split
-from analytics_client.agent.noise.stream import Stream
-from analytics_client.agent.noise.table import MAX_VARIANCE, PRECISION, UNDECIDED, table
+from trust.noise.exponential import exp_minus
+from trust.noise.gaussian import BASE_VARIANCE, SMOOTHNESS, draw, smoothness, split
+from trust.noise.stream import Stream
+from trust.noise.table import MAX_VARIANCE, PRECISION, UNDECIDED, table
 
 ONE = 1 << PRECISION
 narrow = st.builds(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analytics_client.agent import noise
-from analytics_client.agent.noise import gaussian
-from analytics_client.agent.noise.stream import Stream
-from analytics_client.agent.noise.table import PRECISION, UNDECIDED, Table, table
+from trust.noise import gaussian
+from trust.noise.stream import Stream
+from trust.noise.table import PRECISION, UNDECIDED, Table, table
 
 DRAWS = 2_000_000
 WIDTHS = [1, 4, 17.5, 400, 401, 1000, 46_000, 10**6, 2**44]  # one table up to 400, two to seven beyond

@@ -17,10 +17,10 @@ from scipy import stats
 
 from analytics_client.agent import noise
 from analytics_client.agent.noise import laplace
-from analytics_client.agent.noise.exponential import exp_minus
 from analytics_client.agent.noise.laplace import Bernoulli
-from analytics_client.agent.noise.stream import Stream
 from queries.errors import ProtocolViolation
+from trust.noise.exponential import exp_minus
+from trust.noise.stream import Stream
 
 DRAWS = 500_000
 

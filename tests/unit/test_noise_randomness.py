@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from analytics_client.agent import noise
-from analytics_client.agent.noise import gaussian
-from analytics_client.agent.noise.stream import KEY_BYTES, Stream
+from trust.noise import gaussian
+from trust.noise.stream import KEY_BYTES, Stream
 
 Draw = Callable[[], NDArray[np.int64]]
 WIDE = Fraction(10**12)

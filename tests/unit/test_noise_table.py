@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise import gaussian
-from analytics_client.agent.noise.gaussian import SMOOTHNESS, smoothness, split
-from analytics_client.agent.noise.stream import Stream
-from analytics_client.agent.noise.table import MAX_VARIANCE, PRECISION, UNDECIDED, Table, table
+from trust.noise import gaussian
+from trust.noise.gaussian import SMOOTHNESS, smoothness, split
+from trust.noise.stream import Stream
+from trust.noise.table import MAX_VARIANCE, PRECISION, UNDECIDED, Table, table
 
 ONE = 1 << PRECISION
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798")

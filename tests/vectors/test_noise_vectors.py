@@ -23,8 +23,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise import gaussian, laplace
-from analytics_client.agent.noise.stream import Stream
+from analytics_client.agent.noise import laplace
+from trust.noise import gaussian
+from trust.noise.stream import Stream
 
 PATH = Path(__file__).with_name("noise-v1.json")
 BLOCK = 1 << 16

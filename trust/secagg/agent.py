@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from trust.secagg import keys
-from trust.secagg.dealing import Dealt, HeldShares, Terms, deal, open_share
+from trust.secagg.dealing import Dealt, HeldShares, Terms, deal, layer_keys, open_share
 from trust.secagg.drawn import Register
 from trust.secagg.field import RandomBytes
 from trust.secagg.graph import SEED_BYTES, draw
@@ -122,6 +122,15 @@ class AgentRound:
         self._dealt, self._join = dealt, Join(dealt.public, self._identity_key.sign(statement), dealt.shares)
         return self._join.encode()
 
+    def layer_keys(self) -> tuple[bytes, ...]:
+        """Return the keys, one for each rung, under which this agent is to draw layers of its noise, once it dealt.
+
+        A rung's layer and all before it are opened if so many survive. Raises OutOfStep before or after.
+        """
+        if self._dealt is None:
+            raise OutOfStep(f"institution {self._me} is {self.state.value} in this round: no layers", party=self._me)
+        return layer_keys(self._dealt.seeds, self.round_id, self._me)
+
     def on_roster(self, message: bytes) -> bytes | None:
         """Check ROSTER and return None to go on, or a signed complaint to send instead, after which this agent is out.
 
@@ -188,7 +197,7 @@ class AgentRound:
 
     def _mask_streams(self) -> list[MaskStream]:
         streams = [
-            MaskStream(keys.self_mask_keys(_given(self._dealt).seed, self.round_id, self._roster_hash, self._me), 1)
+            MaskStream(keys.self_mask_keys(_given(self._dealt).seeds[0], self.round_id, self._roster_hash, self._me), 1)
         ]
         for peer, shared in self._shared.items():
             key = keys.pair_mask_keys(shared, self.round_id, self._roster_hash, self._me, peer)
@@ -238,10 +247,11 @@ class AgentRound:
         with self._step("confirmations", COORDINATOR):
             roster, survivors = _given(self._roster), _given(self._survivors)
             self._shown.confirmations(message, roster, survivors, _given(self._confirm))
+            level = self.parameters.level(len(survivors.names))
             openings = []
             for dealer in roster.topology.dealers(self._me):
                 held = self._held[dealer]
-                openings.append(held.of_seed if dealer in survivors.names else held.of_key)
+                openings.append(held.of_seeds[level] if dealer in survivors.names else held.of_key)
             reveal = encode_reveal(openings)
         self._end(AgentState.REVEALED)
         return reveal

@@ -63,6 +63,8 @@ class CoordinatorRound:
         self.state = CoordinatorState.REGISTERING if drawn else CoordinatorState.JOINING
         self.blamed: dict[str, str] = {}
         self.survivors: tuple[str, ...] = ()
+        self.layer_keys: tuple[tuple[bytes, ...], ...] = ()
+        """Of every survivor, once there is a result: the keys of its noise layers that were opened, the first ones."""
         self._members = members
         self._registered: dict[str, Register] = {}
         self._cohort: Cohort | None = None
@@ -123,7 +125,7 @@ class CoordinatorRound:
         with self._from(member, "join", cohort.names if cohort else self.parameters.invited, self._joins):
             if cohort is None:
                 holders: Sequence[str] = self.parameters.invited
-                join = Join.parse(message, member, self.parameters.invited)
+                join = Join.parse(message, member, self.parameters.invited, layers=len(self.parameters.rungs))
                 statement = keys.join_statement(self.round_id, join.public.data)
             else:
                 join = Join.parse_drawn(message, member, cohort.degree.holders)
@@ -329,16 +331,22 @@ class CoordinatorRound:
             dealers = self._topology.dealers(member)
             openings = parse_reveal(message, member, len(dealers))
             positions = [self._topology.index(dealer, member)[0] for dealer in dealers]
-            surviving = frozenset(self.survivors)
+            surviving, level = frozenset(self.survivors), self._level
             for dealer, position, opening in zip(dealers, positions, openings, strict=True):
-                self._check_opening(member, dealer, self._joins[dealer].shares[position], opening, dealer in surviving)
+                share = self._joins[dealer].shares[position]
+                self._check_opening(member, dealer, share, opening, level if dealer in surviving else None)
             self._reveals.add(member)
             for dealer, position, opening in zip(dealers, positions, openings, strict=True):
                 self._openings[dealer][position] = opening.share
 
-    def _check_opening(self, helper: str, dealer: str, share: SealedShare, opening: Opening, survived: bool) -> None:
-        kind, expected = ("seed", share.seed_hash) if survived else ("key", share.key_hash)
-        if opening.hash(kind, self.round_id, dealer=dealer, holder=helper) != expected:
+    @property
+    def _level(self) -> int:
+        return self.parameters.level(len(self.survivors))
+
+    def _check_opening(self, helper: str, dealer: str, share: SealedShare, opening: Opening, level: int | None) -> None:
+        """`level` is that of the seed which is to be opened; None for the round key, where the dealer vanished."""
+        kind = "key" if level is None else keys.seed_kind(level)
+        if opening.hash(kind, self.round_id, dealer=dealer, holder=helper) != share.expected(level):
             raise BadShare(
                 f"institution {helper} revealed a share that does not match what its dealer {dealer} committed to",
                 party=helper,
@@ -367,7 +375,9 @@ class CoordinatorRound:
                     )
             publics = {member: self._joins[member].public for member in self.roster}
             ground = Ground(self.round_id, self._roster_hash, publics, topology)
-            remove_masks(self._sum, ground, open_secrets(ground, self.survivors, self._openings))
+            opened = open_secrets(ground, self.survivors, self._openings, self._level)
+            self.layer_keys = tuple(opened.layer_keys.values())
+            remove_masks(self._sum, ground, opened)
             return self._sum
 
     @contextmanager

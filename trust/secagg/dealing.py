@@ -22,27 +22,33 @@ from trust.secagg.tree import LeafTree
 
 @dataclass(frozen=True, slots=True)
 class HeldShares:
-    """The two shares that one holder has from one dealer. At most one of them is ever opened."""
+    """The shares that one holder has from one dealer. At most one of them is ever opened."""
 
     of_key: Opening
-    of_seed: Opening
+    of_seeds: tuple[Opening, ...]
+    """By level: of the self-mask secret first, then up the chain."""
 
     def pack(self) -> bytes:
         """Return the plaintext that is sealed."""
-        return self.of_key.share + self.of_key.salt + self.of_seed.share + self.of_seed.salt
+        return b"".join(opening.share + opening.salt for opening in (self.of_key, *self.of_seeds))
 
     @classmethod
     def unpack(cls, data: bytes) -> HeldShares:
         """Return the shares that `pack` packed. The length is right: GCM ciphertexts are checked for it."""
-        half = ELEMENT_BYTES + SALT_BYTES
-        return cls(*(Opening(part[:ELEMENT_BYTES], part[ELEMENT_BYTES:]) for part in (data[:half], data[half:])))
+        size = ELEMENT_BYTES + SALT_BYTES
+        of_key, *of_seeds = (
+            Opening(data[at : at + ELEMENT_BYTES], data[at + ELEMENT_BYTES : at + size])
+            for at in range(0, len(data), size)
+        )
+        return cls(of_key, tuple(of_seeds))
 
     def hashes(self, round_id: bytes, dealer: str, holder: str) -> tuple[bytes, bytes]:
-        """Return the salted hashes (of the key's share, of the seed's share)."""
-        return (
-            self.of_key.hash("key", round_id, dealer=dealer, holder=holder),
-            self.of_seed.hash("seed", round_id, dealer=dealer, holder=holder),
+        """Return the salted hashes (of the key's share, of the seeds' shares one after the other)."""
+        of_seeds = (
+            opening.hash(keys.seed_kind(level), round_id, dealer=dealer, holder=holder)
+            for level, opening in enumerate(self.of_seeds)
         )
+        return self.of_key.hash("key", round_id, dealer=dealer, holder=holder), b"".join(of_seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class Dealt:
     shares: tuple[SealedShare, ...]
     own: HeldShares
     round_key: X25519PrivateKey
-    seed: int
+    seeds: tuple[int, ...]
+    """The chain by level: the self-mask secret first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +81,19 @@ def deal(
     pair_keys: keys.PairKeys,
     random_bytes: RandomBytes,
 ) -> Dealt:
-    """Return fresh secrets of `me` and their shares, one for every holder.
+    """Return fresh secrets of `me` and their shares, one of each for every holder.
 
-    `random_bytes` is read in this order: round-key secret, self-mask secret, coefficients of the first, of the second,
-    then for every holder the two salts and, unless the holder is `me`, the nonce.
+    `random_bytes` is read in this order: round-key secret, topmost seed, coefficients for the first, for every seed
+    from the self-mask's up, then for every holder the salts in that order and, unless the holder is `me`, the nonce.
     """
     p, round_id = terms.parameters, terms.parameters.round_id
-    key_secret, seed = random_element(random_bytes), random_element(random_bytes)
-    key_shares = split(key_secret, terms.threshold, len(terms.holders), random_bytes)
-    seed_shares = split(seed, terms.threshold, len(terms.holders), random_bytes)
+    key_secret, top = random_element(random_bytes), random_element(random_bytes)
+    seeds = chain_down(top, len(p.rungs), round_id, me)
+    dealt = [split(secret, terms.threshold, len(terms.holders), random_bytes) for secret in (key_secret, *seeds)]
     shares, leaves, own = [], [], None
-    for holder, key_share, seed_share in zip(terms.holders, key_shares, seed_shares, strict=True):
-        held = HeldShares(
-            Opening(element_bytes(key_share), random_bytes(SALT_BYTES)),
-            Opening(element_bytes(seed_share), random_bytes(SALT_BYTES)),
-        )
+    for holder, of_holder in zip(terms.holders, zip(*dealt, strict=True), strict=True):
+        of_key, *of_seeds = (Opening(element_bytes(share), random_bytes(SALT_BYTES)) for share in of_holder)
+        held = HeldShares(of_key, tuple(of_seeds))
         if holder == me:
             own, sealed = held, b""
         else:
@@ -106,11 +111,24 @@ def deal(
     public = JoinPublic.make(
         me,
         round_key.public_key().public_bytes_raw(),
-        keys.seed_commitment(seed, round_id, me),
+        keys.seed_commitment(seeds[0], round_id, me),
         LeafTree(leaves).root,
         graph_seed=terms.graph_seed,
     )
-    return Dealt(public, tuple(shares), own, round_key, seed)
+    return Dealt(public, tuple(shares), own, round_key, seeds)
+
+
+def chain_down(seed: int, level: int, round_id: bytes, member: str) -> tuple[int, ...]:
+    """Return a member's seeds from the self-mask secret, level 0, up to the given one."""
+    chain = [seed]
+    for _ in range(level):
+        chain.append(keys.seed_below(chain[-1], round_id, member))
+    return tuple(reversed(chain))
+
+
+def layer_keys(chain: Sequence[int], round_id: bytes, member: str) -> tuple[bytes, ...]:
+    """Return the keys of the noise layers that a chain of seeds opens: one for each but the self-mask secret."""
+    return tuple(keys.layer_key(seed, round_id, member) for seed in chain[1:])
 
 
 def share_tree(holders: Sequence[str], shares: Sequence[SealedShare]) -> LeafTree:
@@ -130,8 +148,8 @@ def open_share(parameters: RoundParameters, dealer: str, me: str, pair: bytes, s
     nonce, ciphertext = share.sealed[:NONCE_BYTES], share.sealed[NONCE_BYTES:]
     try:
         held = HeldShares.unpack(AESGCM(key).decrypt(nonce, ciphertext, keys.sealing_context(round_id, dealer, me)))
-        parse_element(held.of_key.share)
-        parse_element(held.of_seed.share)
+        for opening in (held.of_key, *held.of_seeds):
+            parse_element(opening.share)
     except (InvalidTag, ValueError):
         return None
     key_hash, seed_hash = held.hashes(round_id, dealer, me)

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from trust.secagg.field import element_bytes
+from trust.secagg.field import PRIME, element_bytes
 from trust.secagg.masks import SegmentKey
 from trust.secagg.parameters import Member
 from trust.secagg.refusals import BadSignature
@@ -58,6 +58,16 @@ def seed_commitment(secret: int, round_id: bytes, member: str) -> bytes:
     return digest("secagg/seed-commitment", round_id, member.encode(), element_bytes(secret))
 
 
+def seed_below(seed: int, round_id: bytes, member: str) -> int:
+    """Return the next seed down a member's chain, which ends with the self-mask secret. Nothing leads back up."""
+    return int.from_bytes(derive(element_bytes(seed), "secagg/seed-below", round_id, member.encode()), "big") % PRIME
+
+
+def layer_key(seed: int, round_id: bytes, member: str) -> bytes:
+    """Return the key under which a member draws the layer of noise that belongs to a seed of its chain."""
+    return derive(element_bytes(seed), "secagg/noise-layer", round_id, member.encode())
+
+
 def sealing_key(pair: bytes, membership_hash: bytes, round_id: bytes, sender: str, receiver: str) -> bytes:
     """Return the AES-256-GCM key for the one ciphertext that `sender` seals to `receiver` in a round."""
     return derive(pair, "secagg/seal", membership_hash, round_id, sender.encode(), receiver.encode())
@@ -69,8 +79,13 @@ def sealing_context(round_id: bytes, sender: str, receiver: str) -> bytes:
 
 
 def share_hash(kind: str, round_id: bytes, *, dealer: str, holder: str, share: bytes, salt: bytes) -> bytes:
-    """Return the salted hash of a share; `kind` is "key" or "seed"."""
+    """Return the salted hash of a share; `kind` is "key" or what `seed_kind` returns."""
     return digest("secagg/share", kind.encode(), round_id, dealer.encode(), holder.encode(), share, salt)
+
+
+def seed_kind(level: int) -> str:
+    """Return what the hash of a share says that it is of: the self-mask secret at level 0, or a seed further up."""
+    return f"seed {level}" if level else "seed"
 
 
 def share_leaf(holder: str, key_hash: bytes, seed_hash: bytes, sealed: bytes) -> bytes:

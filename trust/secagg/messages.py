@@ -21,10 +21,16 @@ from trust.secagg.wire import malformed, parse_canonical, require
 SIGNATURE_BYTES = 64
 SALT_BYTES = 16
 NONCE_BYTES = 12
-SEALED_BYTES = NONCE_BYTES + 2 * (ELEMENT_BYTES + SALT_BYTES) + 16  # nonce, two shares with their salts, GCM tag
 SMALL_LIMIT = 1 << 10
 ENTRY_LIMIT = 1 << 10
-"""More than any one entry of a list needs."""
+"""More than any one entry of a list needs, but for the shares of noise layers."""
+LAYER_LIMIT = 1 << 7
+"""More than a layer's share, its salt and its hash need."""
+
+
+def sealed_bytes(layers: int) -> int:
+    """Size of what is sealed to one holder: nonce; shares of round key and seeds, each with its salt; GCM tag."""
+    return NONCE_BYTES + (2 + layers) * (ELEMENT_BYTES + SALT_BYTES) + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,11 @@ class SealedShare:
     sealed: bytes
     key_hash: bytes
     seed_hash: bytes
+    """Of the shares of its seeds, one after the other, from the self-mask's up the chain."""
+
+    def expected(self, level: int | None) -> bytes:
+        """Return the hash of its share of the seed at a level of the chain, of the round key where that is None."""
+        return self.key_hash if level is None else self.seed_hash[level * HASH_BYTES : (level + 1) * HASH_BYTES]
 
     def to_message(self) -> pb.SealedShare:
         """Return the protobuf form."""
@@ -102,23 +113,24 @@ class Join:
         ).SerializeToString(deterministic=True)
 
     @classmethod
-    def parse(cls, data: bytes, party: str, invited: Sequence[str]) -> Join:
+    def parse(cls, data: bytes, party: str, invited: Sequence[str], *, layers: int = 0) -> Join:
         """Return the JOIN of `party` in a round of `invited`, each of whom is everybody's neighbour."""
-        return cls._parse(data, party, holders=len(invited), own=invited.index(party), drawn=False)
+        return cls._parse(data, party, holders=len(invited), own=invited.index(party), layers=layers)
 
     @classmethod
     def parse_drawn(cls, data: bytes, party: str, holders: int) -> Join:
         """Return the JOIN of `party`, which drew so many holders and is one more itself, the last."""
-        return cls._parse(data, party, holders=holders + 1, own=holders, drawn=True)
+        return cls._parse(data, party, holders=holders + 1, own=holders, layers=0, drawn=True)
 
     @classmethod
-    def _parse(cls, data: bytes, party: str, *, holders: int, own: int, drawn: bool) -> Join:
-        message = parse_canonical(pb.Join, data, party, SMALL_LIMIT + ENTRY_LIMIT * holders)
+    def _parse(cls, data: bytes, party: str, *, holders: int, own: int, layers: int, drawn: bool = False) -> Join:
+        limit = SMALL_LIMIT + (ENTRY_LIMIT + layers * LAYER_LIMIT) * holders
+        message = parse_canonical(pb.Join, data, party, limit)
         public = JoinPublic.parse(message.public_part, party, drawn=drawn)
         require(public.member == party, party, "a JOIN in another institution's name")
         check_size(message.signature, SIGNATURE_BYTES, party, "a signature")
         require(len(message.shares) == holders, party, "a JOIN without exactly one share per holder")
-        shares = tuple(parse_share(share, party, own=i == own) for i, share in enumerate(message.shares))
+        shares = tuple(parse_share(share, party, own=i == own, layers=layers) for i, share in enumerate(message.shares))
         return cls(public, message.signature, shares)
 
 
@@ -149,25 +161,26 @@ def encode_roster(entries: Sequence[RosterEntry], *, present: bytes = b"", graph
     ).SerializeToString(deterministic=True)
 
 
-def parse_roster(data: bytes, me: str, invited: Sequence[str]) -> tuple[RosterEntry, ...]:
+def parse_roster(data: bytes, me: str, invited: Sequence[str], *, layers: int = 0) -> tuple[RosterEntry, ...]:
     """Return the entries of the ROSTER to `me`, sorted by member, each member invited and named once."""
-    message = parse_canonical(pb.Roster, data, COORDINATOR, SMALL_LIMIT + 2 * ENTRY_LIMIT * len(invited))
+    limit = SMALL_LIMIT + (2 * ENTRY_LIMIT + layers * LAYER_LIMIT) * len(invited)
+    message = parse_canonical(pb.Roster, data, COORDINATOR, limit)
     require(not message.present and not message.graph_seeds, COORDINATOR, "a drawn graph where none is drawn")
     entries = []
     for entry in message.entries:
         public = JoinPublic.parse(entry.public_part, COORDINATOR)
         own = public.member == me
         require(entry.HasField("share") != own, COORDINATOR, "a roster entry without the one share it must carry")
-        entries.append(parse_entry(entry, public))
+        entries.append(parse_entry(entry, public, layers=layers))
     check_ids([entry.public.member for entry in entries], invited, COORDINATOR)
     return tuple(entries)
 
 
-def parse_entry(entry: pb.RosterEntry, public: JoinPublic) -> RosterEntry:
+def parse_entry(entry: pb.RosterEntry, public: JoinPublic, *, layers: int = 0) -> RosterEntry:
     """Return a roster entry whose public part is parsed, with the share that it carries or without."""
     check_size(entry.signature, SIGNATURE_BYTES, COORDINATOR, "a signature")
     require(all(len(node) == HASH_BYTES for node in entry.proof), COORDINATOR, "a proof node of a wrong size")
-    share = parse_share(entry.share, COORDINATOR, own=False) if entry.HasField("share") else None
+    share = parse_share(entry.share, COORDINATOR, own=False, layers=layers) if entry.HasField("share") else None
     require(share is not None or not entry.proof, COORDINATOR, "a proof without a share")
     return RosterEntry(public, entry.signature, share, tuple(entry.proof))
 
@@ -279,7 +292,7 @@ class Opening:
     salt: bytes
 
     def hash(self, kind: str, round_id: bytes, *, dealer: str, holder: str) -> bytes:
-        """Return the salted hash by which the dealer is held to this share; `kind` is "key" or "seed"."""
+        """Return the salted hash by which the dealer is held to this share; `kind` is as `share_hash` says."""
         return share_hash(kind, round_id, dealer=dealer, holder=holder, share=self.share, salt=self.salt)
 
 
@@ -303,11 +316,11 @@ def parse_reveal(data: bytes, party: str, dealers: int) -> tuple[Opening, ...]:
     return tuple(Opening(opening.share, opening.salt) for opening in message.openings)
 
 
-def parse_share(message: pb.SealedShare, party: str, *, own: bool) -> SealedShare:
+def parse_share(message: pb.SealedShare, party: str, *, own: bool, layers: int = 0) -> SealedShare:
     """Return a sealed share; what would be sealed to the dealer itself is empty."""
-    check_size(message.sealed, 0 if own else SEALED_BYTES, party, "a sealed share")
+    check_size(message.sealed, 0 if own else sealed_bytes(layers), party, "a sealed share")
     check_size(message.key_hash, HASH_BYTES, party, "a share hash")
-    check_size(message.seed_hash, HASH_BYTES, party, "a share hash")
+    check_size(message.seed_hash, HASH_BYTES * (1 + layers), party, "a list of share hashes")
     return SealedShare(message.sealed, message.key_hash, message.seed_hash)
 
 

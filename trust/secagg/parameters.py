@@ -27,6 +27,7 @@ LARGEST_FULL_GRAPH = 500
 LARGEST_COHORT = 2000
 LONGEST_VECTOR = 1 << 31
 LONGEST_ID = 128
+MOST_RUNGS = 16
 HASH_BYTES = 32
 PARAMETERS_LIMIT = 512 << 10
 
@@ -60,6 +61,8 @@ class RoundParameters:
     length: int  # entries of the vector
     ring_bits: int  # 32 or 64
     nonce: bytes
+    rungs: tuple[int, ...] = ()
+    """Rising numbers of survivors, each above the threshold: a layer of every survivor's noise is opened at each."""
 
     @cached_property
     def round_id(self) -> bytes:
@@ -75,7 +78,12 @@ class RoundParameters:
             integer(self.length),
             integer(self.ring_bits),
             self.nonce,
+            *(integer(rung) for rung in self.rungs),
         )
+
+    def level(self, survivors: int) -> int:
+        """Return how many layers of noise are opened where so many survive: the first that many rungs are reached."""
+        return sum(rung <= survivors for rung in self.rungs)
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -113,6 +121,7 @@ class RoundParameters:
             length=self.length,
             ring_bits=self.ring_bits,
             nonce=self.nonce,
+            rungs=self.rungs,
         ).SerializeToString(deterministic=True)
 
 
@@ -131,6 +140,7 @@ def make_parameters(
     length: int,
     ring_bits: int = 64,
     threshold: int | None = None,
+    rungs: Iterable[int] = (),
     random_bytes: RandomBytes = os.urandom,
 ) -> bytes:
     """Return the encoded parameters of a fresh round. Raises UnacceptableRound if no agent could accept them."""
@@ -145,6 +155,7 @@ def make_parameters(
         length=length,
         ring_bits=ring_bits,
         nonce=random_bytes(32),
+        rungs=tuple(rungs),
     )
     check_parameters(parameters)
     return parameters.encode()
@@ -165,6 +176,7 @@ def parse_parameters(data: bytes) -> RoundParameters:
         length=message.length,
         ring_bits=message.ring_bits,
         nonce=message.nonce,
+        rungs=tuple(message.rungs),
     )
     check_parameters(parameters)
     return parameters
@@ -200,6 +212,10 @@ def check_parameters(parameters: RoundParameters) -> None:
         raise _unacceptable(f"its vector has {p.length} entries, not between 1 and {LONGEST_VECTOR}")
     if p.ring_bits not in (32, 64):
         raise _unacceptable(f"its ring has {p.ring_bits} bits, neither 32 nor 64")
+    if list(p.rungs) != sorted(set(p.rungs)) or not all(p.threshold < rung <= n for rung in p.rungs):
+        raise _unacceptable(f"its rungs do not rise from above the threshold {p.threshold} to at most {n}")
+    if p.rungs and (len(p.rungs) > MOST_RUNGS or p.drawn):
+        raise _unacceptable(f"it has more than {MOST_RUNGS} rungs, or some although neighbours are drawn")
 
 
 def check_local_policy(

@@ -93,7 +93,7 @@ class Observer:
     def roster(self, message: bytes, own: Join) -> Roster:
         """Check ROSTER where everybody is everybody's neighbour."""
         p = self.parameters
-        entries = parse_roster(message, self.me, p.invited)
+        entries = parse_roster(message, self.me, p.invited, layers=len(p.rungs))
         names = [entry.public.member for entry in entries]
         self._check_size(names, BadRoster, "roster")
         if self.me not in names:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from trust.secagg import keys
+from trust.secagg.dealing import chain_down, layer_keys
 from trust.secagg.field import parse_element, reconstruct
 from trust.secagg.graph import Topology
 from trust.secagg.masks import MaskStream, Ring, apply_masks
@@ -27,19 +28,23 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Self-mask secrets of the survivors, round keys of the others: never both of one member."""
+    """Self-mask secrets and noise layers of the survivors, round keys of the others: never of one member both."""
 
     seeds: Mapping[str, int]
     round_keys: Mapping[str, X25519PrivateKey]
+    layer_keys: Mapping[str, tuple[bytes, ...]]
 
 
-def open_secrets(ground: Ground, survivors: Sequence[str], revealed: Mapping[str, Mapping[int, bytes]]) -> Opened:
+def open_secrets(
+    ground: Ground, survivors: Sequence[str], revealed: Mapping[str, Mapping[int, bytes]], level: int
+) -> Opened:
     """Reconstruct one secret of every roster member from the first of its shares, as many as are needed.
 
-    `revealed` has them per dealer by position from 0, share index less one. Raises BadDealer if a secret is not what
-    its dealer committed to: every share was checked against that dealer's own hash, so no helper can cause this.
+    `revealed` has them per dealer by position from 0, share index less one; those of survivors are of the seed at
+    `level` of their chains. Raises BadDealer if a secret is not what its dealer committed to: every share was checked
+    against that dealer's own hash, so no helper can cause this.
     """
-    seeds, round_keys, surviving, round_id = {}, {}, frozenset(survivors), ground.round_id
+    seeds, round_keys, layers, surviving, round_id = {}, {}, {}, frozenset(survivors), ground.round_id
     for dealer, public in ground.publics.items():
         shares = revealed[dealer]
         chosen = sorted(shares)[: ground.topology.threshold]
@@ -47,8 +52,9 @@ def open_secrets(ground: Ground, survivors: Sequence[str], revealed: Mapping[str
             tuple(position + 1 for position in chosen), [parse_element(shares[position]) for position in chosen]
         )
         if dealer in surviving:
-            seeds[dealer] = secret
-            matches = keys.seed_commitment(secret, round_id, dealer) == public.seed_commitment
+            chain = chain_down(secret, level, round_id, dealer)
+            seeds[dealer], layers[dealer] = chain[0], layer_keys(chain, round_id, dealer)
+            matches = keys.seed_commitment(chain[0], round_id, dealer) == public.seed_commitment
         else:
             round_key = round_keys[dealer] = keys.round_private_key(secret, round_id, dealer)
             matches = round_key.public_key().public_bytes_raw() == public.round_key
@@ -58,7 +64,7 @@ def open_secrets(ground: Ground, survivors: Sequence[str], revealed: Mapping[str
                 party=dealer,
                 hint=f"start a new round without {dealer}",
             )
-    return Opened(seeds, round_keys)
+    return Opened(seeds, round_keys, layers)
 
 
 def remove_masks(total: Ring, ground: Ground, opened: Opened) -> None:

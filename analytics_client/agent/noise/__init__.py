@@ -16,9 +16,10 @@ import numpy as np
 import opendp.prelude as dp
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise import gaussian, laplace
-from analytics_client.agent.noise.stream import Stream
+from analytics_client.agent.noise import laplace
 from queries.errors import ProtocolViolation
+from trust.noise import gaussian
+from trust.noise.stream import Stream
 
 __all__ = ["LONGEST_OPENDP", "TAIL_SIGMAS", "discrete_laplace", "scale_for", "share"]
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise.exponential import exp_minus
-from analytics_client.agent.noise.stream import Stream
+from trust.noise.exponential import exp_minus
+from trust.noise.stream import Stream
 
 MIN_SCALE = Fraction(1, 1 << 20)
 MAX_SCALE = Fraction(1 << 56)

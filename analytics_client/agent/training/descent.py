@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise.stream import Stream
 from analytics_client.agent.training.packages import Installed, package_gradients
 from queries.errors import QueryError
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
 from queries.training.plan import JobPlan
+from trust.noise.stream import Stream
 
 BLOCK = 1 << 23
 """Numbers that the gradients of a block of rows may take."""

@@ -16,8 +16,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise.exponential import exp_minus
-from analytics_client.agent.noise.stream import Stream
+from trust.noise.exponential import exp_minus
+from trust.noise.stream import Stream
 
 PRECISION = 256
 """Bits of a probability."""

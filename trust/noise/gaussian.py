@@ -15,8 +15,8 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise.stream import Stream
-from analytics_client.agent.noise.table import MAX_VARIANCE, Table, table
+from trust.noise.stream import Stream
+from trust.noise.table import MAX_VARIANCE, Table, table
 
 SMOOTHNESS = Fraction(471, 100)
 """Least s1^2 s2^2 / (s1^2 + k^2 s2^2): 2 exp(-2 pi^2 4.71) < 2^-133 bounds the error of a sum."""
