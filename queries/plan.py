@@ -148,9 +148,9 @@ def noise_shape(
     """Return the smallest refinement and the noise that give rho = rho_nano / 10^9 of zero-concentrated privacy.
 
     `delta_squared` is the squared L2 sensitivity, `largest_sum` a bound on every exact sum, in unrefined steps,
-    `length` the number of coordinates. Of u survivors any `u - colluders` alone carry sigma^2 = delta^2 / (2 rho), whatever a
-    round of u takes off. Raise QueryError where the cost or the cohort is impossible, or where sum and noise could
-    leave the 64-bit ring.
+    `length` the number of coordinates. Whatever a round of u survivors takes off, any `u - colluders` of them alone
+    carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the cost or the cohort is impossible, or where sum and
+    noise could leave the 64-bit ring.
     """
     if not 1 <= rho_nano <= MAX_RHO_NANO:
         raise QueryError(
@@ -199,7 +199,7 @@ def rungs_of(threshold: int, invited: int, length: int) -> tuple[int, ...]:
         return ()
     if count == spare:
         return tuple(range(threshold + 1, invited + 1))
-    return tuple(sorted({invited - spare * step**2 // count**2 for step in range(count)}))
+    return tuple(sorted({invited + -spare * step**2 // count**2 for step in range(count)}))
 
 
 def log_tau(share_variance: Fraction, shares: int) -> float:

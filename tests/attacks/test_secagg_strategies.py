@@ -33,7 +33,8 @@ class Game:
 
     def __init__(self, n: int, threshold: int, colluders: int) -> None:
         self.consortium = Consortium("abcde"[:n])
-        encoded = self.consortium.parameters(length=1, threshold=threshold, colluders=colluders)
+        rungs = range(threshold + 1, n + 1)
+        encoded = self.consortium.parameters(length=1, threshold=threshold, colluders=colluders, rungs=rungs)
         self.rehearsal = Rehearsal(self.consortium, encoded)
         self.everyone = self.rehearsal.parameters.invited
         self.colluders = self.everyone[n - colluders :]
@@ -175,7 +176,8 @@ def test_no_order_of_messages_gets_a_second_list_or_a_second_answer(n: int, thre
         for openings in revealed:
             freed.add(sequence[:2])
             (who,) = confirmed
-            kinds = [held[dealer].of_seed if dealer in who else held[dealer].of_key for dealer in game.everyone]
+            level = len(who) - threshold  # never a seed further up the chain than so many survivors allow
+            kinds = [held[dealer].of_seeds[level] if dealer in who else held[dealer].of_key for dealer in game.everyone]
             assert openings == tuple(kinds)
     enough = [who for who in subsets(game.everyone) if len(who) >= threshold]
     assert freed == {(("survivors", who), ("confirmations", who)) for who in enough}

@@ -114,7 +114,7 @@ def colluders_shares(rehearsal: Rehearsal, victim: str, colluders: str) -> tuple
         assert held is not None
         xs.append(position + 1)
         of_key.append(parse_element(held.of_key.share))
-        of_seed.append(parse_element(held.of_seed.share))
+        of_seed.append(parse_element(held.of_seeds[0].share))
     return tuple(xs), of_key, of_seed
 
 

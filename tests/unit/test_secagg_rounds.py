@@ -28,7 +28,8 @@ def check_every_dropout(consortium: Consortium, threshold: int, colluders: int) 
     sums = 0
 
     def rehearse(*steps: tuple[str, ...]) -> Rehearsal:
-        parameters = consortium.parameters(length=1, threshold=threshold, colluders=colluders)
+        rungs = range(threshold + 1, len(consortium.names) + 1)
+        parameters = consortium.parameters(length=1, threshold=threshold, colluders=colluders, rungs=rungs)
         rehearsal = Rehearsal(consortium, parameters)
         for step, who in zip((rehearsal.join, rehearsal.upload, rehearsal.confirm), steps, strict=False):
             step(who)
@@ -58,6 +59,9 @@ def check_every_dropout(consortium: Consortium, threshold: int, colluders: int) 
                     total = rehearsal.reveal(revealed)
                     assert rehearsal.coordinator.survivors == uploaded
                     assert total.tolist() == rehearsal.expected().tolist()
+                    opened = len(uploaded) - threshold
+                    layers = [rehearsal.layer_keys.get(name, ())[:opened] for name in uploaded]
+                    assert rehearsal.coordinator.layer_keys == tuple(layers)
                     assert rehearsal.coordinator.blamed == {}
                     sums += 1
     return sums

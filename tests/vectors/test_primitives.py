@@ -136,7 +136,7 @@ def test_an_upload_alone_in_its_masks_is_the_self_mask_of_the_standard() -> None
     agent, vector = rehearsal.agents["b"], rehearsal.vectors["b"]
     round_id, roster = rehearsal.parameters.round_id, agent._roster_hash
     assert agent._dealt is not None
-    seed = agent._dealt.seed.to_bytes(32, "big")
+    seed = agent._dealt.seeds[0].to_bytes(32, "big")
     shared = dict(agent._shared)
     masked = np.frombuffer(b"".join(agent.masked_chunks(vector)), dtype="<u8")
 

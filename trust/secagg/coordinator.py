@@ -375,9 +375,9 @@ class CoordinatorRound:
                     )
             publics = {member: self._joins[member].public for member in self.roster}
             ground = Ground(self.round_id, self._roster_hash, publics, topology)
-            opened = open_secrets(ground, self.survivors, self._openings, self._level)
-            self.layer_keys = tuple(opened.layer_keys.values())
-            remove_masks(self._sum, ground, opened)
+            secrets = open_secrets(ground, self.survivors, self._openings, self._level)
+            self.layer_keys = tuple(secrets.layer_keys.values())
+            remove_masks(self._sum, ground, secrets)
             return self._sum
 
     @contextmanager

@@ -67,6 +67,7 @@ class Consortium:
         length: int = 4,
         ring_bits: int = 64,
         threshold: int | None = None,
+        rungs: Iterable[int] = (),
         random_bytes: RandomBytes = os.urandom,
     ) -> bytes:
         """Return the parameters of a fresh round of everyone, or of `invited`."""
@@ -79,6 +80,7 @@ class Consortium:
             length=length,
             ring_bits=ring_bits,
             threshold=threshold,
+            rungs=rungs,
             random_bytes=random_bytes,
         )
 
@@ -116,6 +118,8 @@ class Rehearsal:
         colluders = self.parameters.colluders
         self.agents = {n: consortium.agent(n, self.encoded, colluders=colluders) for n in self.parameters.invited}
         self.rosters: dict[str, bytes] = {}
+        self.layer_keys: dict[str, tuple[bytes, ...]] = {}
+        """Of who joined, where noise has layers."""
         self.survivors = b""
         self.confirmations = b""
         self.received: list[tuple[str, str, bytes]] = []
@@ -143,6 +147,8 @@ class Rehearsal:
             cohort = self.coordinator.close_registration()
             for name in who:
                 self.coordinator.on_join(name, self._got(name, "join", self.agents[name].on_cohort(cohort)))
+        if self.parameters.rungs:
+            self.layer_keys = {name: self.agents[name].layer_keys() for name in who}
         self.rosters = self.coordinator.close_joins()
         for name, message in self.rosters.items():
             complaint = self.agents[name].on_roster(message)
