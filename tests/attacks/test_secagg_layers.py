@@ -88,7 +88,7 @@ def test_coordinator_and_colluders_reach_no_seed_above_what_was_opened(
     assert key not in rehearsal.layer_keys[victim][level:]
 
 
-def test_a_survivor_list_that_names_who_did_not_upload_gives_a_sum_that_opens_to_nothing(
+def test_a_survivor_list_that_names_who_did_not_upload_is_refused(
     consortium: Consortium,
 ) -> None:
     """The one way to have more layers opened than may be: claim more survivors. A claimed agent itself refuses."""

@@ -114,14 +114,15 @@ def test_noise_is_the_curators_split_over_the_shares_that_are_sure() -> None:
     assert shape.refine_bits == 0
     assert shape.central_variance == Fraction(plan.delta_squared * 5)  # 1 / (2 rho)
     assert shape.share_variance == shape.central_variance / 3
-    assert shape.total_variance(5) == shape.central_variance * 5 / 3
+    assert shape.total_variance(4) == shape.central_variance * 4 / 3
+    assert shape.total_variance(5) == shape.central_variance * 5 / 4
 
 
 def test_refinement_is_the_smallest_that_makes_shares_wide() -> None:
     shape = plan_of(ir.Count()).noise(1_000_000_000, **CLINICAL)
-    assert shape.refine_bits == 4
-    assert shape.central_variance == Fraction(4**4, 2)
-    assert 16 <= shape.share_variance < 64
+    assert shape.refine_bits == 5
+    assert shape.central_variance == Fraction(4**5, 2)
+    assert 16 <= min(shape.base_variance, *shape.layers) < 64
     assert plan_of(ir.Count()).noise(1, **CLINICAL).refine_bits == 0
 
 

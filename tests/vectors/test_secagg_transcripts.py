@@ -70,6 +70,9 @@ def play(case: Json, until: str = "") -> tuple[Json, dict[str, AgentRound]]:
         out["reveal"][name] = agents[name].on_confirmations(bytes.fromhex(out["confirmations"])).hex()
         coordinator.on_reveal(name, bytes.fromhex(out["reveal"][name]))
     out["sum"] = [str(value) for value in coordinator.result()]
+    if coordinator.parameters.rungs:
+        opened = zip(coordinator.survivors, coordinator.layer_keys, strict=True)
+        out["layer_keys"] = {name: [key.hex() for key in layers] for name, layers in opened}
     return out, agents
 
 
@@ -108,7 +111,7 @@ GOLDEN = golden()
 
 def test_the_file_is_of_this_version() -> None:
     assert GOLDEN["version"] == 1
-    assert len(GOLDEN["rounds"]) == 3
+    assert len(GOLDEN["rounds"]) == 4
     assert len(GOLDEN["refused"]) >= 20
 
 
@@ -156,17 +159,35 @@ def write() -> None:
             "one of six does not join",
             6, 64, 2, {"joins": "abcdf", "uploads": "abcdf", "confirms": "abcdf", "reveals": "abcdf"},
         ),
+        record(
+            "two layers of noise, of which five of six survivors open one",
+            6, 64, 2, {"uploads": "abcdf"}, threshold=4, rungs=(5, 6),
+        ),
     ]  # fmt: skip
     text = json.dumps({"version": 1, "rounds": rounds, "refused": refused(rounds[1])}, indent=1)
     PATH.write_text(text + "\n")
 
 
-def record(name: str, n: int, ring_bits: int, length: int, steps: Json) -> Json:
+def record(
+    name: str,
+    n: int,
+    ring_bits: int,
+    length: int,
+    steps: Json,
+    *,
+    threshold: int | None = None,
+    rungs: tuple[int, ...] = (),
+) -> Json:
     names = "abcdef"[:n]
     consortium = Consortium(names, random_bytes=seeded(name.encode()))
     parameters = consortium.parameters(
-        length=length, ring_bits=ring_bits, random_bytes=seeded(b"nonce" + name.encode())
+        length=length,
+        ring_bits=ring_bits,
+        threshold=threshold,
+        rungs=rungs,
+        random_bytes=seeded(b"nonce" + name.encode()),
     )
+    draws = 64 + n * (32 * (2 + len(rungs)) + 16 * (2 + len(rungs)) + 12)
     numbers = seeded(b"vectors" + name.encode())
     case: Json = {
         "name": name,
@@ -179,7 +200,7 @@ def record(name: str, n: int, ring_bits: int, length: int, steps: Json) -> Json:
                 "identity_public": member.identity_key.hex(),
                 "epoch_private": consortium.epoch_keys[one].private_bytes_raw().hex(),
                 "epoch_public": member.epoch_key.hex(),
-                "random": seeded(b"round" + one.encode() + name.encode())(32 * 2 * n + 44 * n + 64).hex(),
+                "random": seeded(b"round" + one.encode() + name.encode())(draws).hex(),
             }
             for one, member in consortium.members.items()
         },
