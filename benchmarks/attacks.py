@@ -88,21 +88,24 @@ def attack(trials: int, repeats: int) -> list[Outcome]:
 
 def audit(count: int, live: int) -> list[Audited]:
     """Audit the mechanism as it is, by both samplers and live, and with every bug planted."""
-    setting = Setting(0.5)
-    cases: list[tuple[str, Callable[[], Share], int, bool]] = [
-        ("as shipped", lambda: share, 1, False),
-        ("planted: a noise share of three is missing", forgetful, 1, True),
-        ("planted: doubled sensitivity", lambda: share, 2, True),
-        ("planted: the mean of two answers", averaged, 1, True),
-        ("planted: one noise key at all institutions", one_key, 1, True),
-        ("planted: clamped before summing", clamping, 1, True),
+    fewest = Setting(0.5)
+    everybody, one_more = Setting(0.5, survivors=5), Setting(0.5, too_many=1)
+    cases: list[tuple[str, Setting, Callable[[], Share], int, bool]] = [
+        ("as shipped", fewest, lambda: share, 1, False),
+        ("as shipped, everybody there", everybody, lambda: share, 1, False),
+        ("planted: the noise of one of three is missing", fewest, forgetful, 1, True),
+        ("planted: a layer of noise taken off too many", one_more, lambda: share, 1, True),
+        ("planted: doubled sensitivity", fewest, lambda: share, 2, True),
+        ("planted: the mean of two answers", fewest, averaged, 1, True),
+        ("planted: one noise key at all institutions", fewest, one_key, 1, True),
+        ("planted: clamped before summing", fewest, clamping, 1, True),
     ]
     found = []
-    for name, make, rows, planted in cases:
+    for name, setting, make, rows, planted in cases:
         absent, present = (releases(setting, count, person=p, draw=make(), rows=rows) for p in (False, True))
         found += _judge(name, absent, present, setting.rho, planted=planted)
-    short = [np.concatenate([releases(setting, 50_000, person=p) for _ in range(4)]) for p in (False, True)]
-    found += _judge("as shipped, OpenDP's sampler", short[0], short[1], setting.rho, planted=False)
+    short = [np.concatenate([releases(fewest, 50_000, person=p) for _ in range(4)]) for p in (False, True)]
+    found += _judge("as shipped, OpenDP's sampler", short[0], short[1], fewest.rho, planted=False)
     if live:
         with tempfile.TemporaryDirectory() as folder:
             absent, present, rho = live_releases(Path(folder), live)

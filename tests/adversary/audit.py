@@ -7,13 +7,13 @@ limit that a right mechanism exceeds once in 10^6 audits.
 
 The in-process path releases vectors: coordinate i of a vector is the i-th release of a count, which is sound because
 shares draw every coordinate independently (docs/noise.md). Everything between is the product's: plan, lattice, shares
-by the agent's sampler, lanes, masks, sum, unmasking.
+by the agent's sampler with their layers, lanes, masks, sum, unmasking, layers taken off.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -27,6 +27,7 @@ from queries import ir
 from queries.accounting import NANO, rho_to_epsilon
 from queries.plan import NoiseShape, Plan, make_plan
 from queries.schema import from_toml
+from trust.noise import layers
 from trust.secagg import default_threshold
 from trust.secagg.rehearsal import Consortium, Rehearsal
 
@@ -92,10 +93,19 @@ class Setting:
     rho: float
     institutions: int = 5
     colluders: int = 1
+    survivors: int | None = None
+    """How many upload; as few as can be, where None."""
+    too_many: int = 0
+    """A bug to plant: so many layers of noise are taken off beyond those that the survivors allow."""
+
+    @property
+    def alive(self) -> int:
+        """How many upload."""
+        return self.threshold if self.survivors is None else self.survivors
 
     @property
     def threshold(self) -> int:
-        """t: how few survivors a release may have, which is what the coalition chooses."""
+        """t: how few survivors a release may have."""
         return default_threshold(self.institutions)
 
     def plan(self) -> Plan:
@@ -123,37 +133,50 @@ upper = 100
 def releases(setting: Setting, count: int, *, person: bool, draw: Share = share, rows: int = 1) -> Floats:
     """Return `count` releases of a count, in persons, less the known sum of everybody else, as the coalition sees them.
 
-    The smallest cohort is open, t survivors, and the coalition has taken out the noise that its own members know: what
-    is left is the noise of t - c honest institutions. `rows` is what the person moves a count by.
+    The round has taken off the layers that are not needed, and the coalition the noise that its own members know: what
+    is left is the noise of the honest survivors. `rows` is what the person moves a count by.
     """
     noise = setting.noise()
     shift = (rows << noise.refine_bits) if person else 0
-    vectors = [draw(count, noise.share_variance) for _ in range(setting.threshold)]
-    vectors[0] = vectors[0] + shift
-    total = _through_the_protocol(setting, vectors)
+    rehearsal = _joined(setting, count, noise)
+    names = rehearsal.parameters.invited[: setting.alive]
+    vectors = {}
+    for name in names:
+        keys = rehearsal.layer_keys.get(name, ())
+        vectors[name] = draw(count, noise.base_variance) + layers.draw(count, noise.layers, keys)
+    vectors[names[0]] += shift
+    total = _through_the_protocol(rehearsal, vectors)
+    opened = len(rehearsal.coordinator.layer_keys[0]) + setting.too_many
+    layers.remove(total, noise.layers, [rehearsal.layer_keys.get(name, ())[:opened] for name in names])
     left = total.astype(np.float64)
-    for own in vectors[setting.threshold - setting.colluders :]:
-        known = own.astype(np.float64)
+    for name in names[setting.alive - setting.colluders :]:
+        taken_off = layers.draw(count, noise.layers, rehearsal.layer_keys.get(name, ())[:opened])
+        known = (vectors[name] - taken_off).astype(np.float64)
         left -= known
         # It also looks whether its noise predicts that of others, as it would if keys were shared.
         left -= known * float(np.cov(left, known)[0, 1] / known.var())
     return left / float(1 << noise.refine_bits)
 
 
-def _through_the_protocol(setting: Setting, vectors: Sequence[Integers]) -> Integers:
-    """Mask the vectors, sum them and unmask the sum, as the product's agents and coordinator do."""
+def _joined(setting: Setting, count: int, noise: NoiseShape) -> Rehearsal:
+    """A round of the product's agents and coordinator, up to the roster."""
     names = [f"institution-{i}" for i in range(setting.institutions)]
     cohort = Consortium(names)
     rehearsal = Rehearsal(
-        cohort, cohort.parameters(length=len(vectors[0]), colluders=setting.colluders, threshold=setting.threshold)
+        cohort,
+        cohort.parameters(length=count, colluders=setting.colluders, threshold=setting.threshold, rungs=noise.rungs),
     )
     rehearsal.join(names)
-    survivors = names[: setting.threshold]
-    for name, vector in zip(survivors, vectors, strict=True):
+    return rehearsal
+
+
+def _through_the_protocol(rehearsal: Rehearsal, vectors: Mapping[str, Integers]) -> Integers:
+    """Mask the vectors, sum them and unmask the sum."""
+    for name, vector in vectors.items():
         rehearsal.vectors[name] = vector.view(np.uint64)
-    rehearsal.upload(survivors)
-    rehearsal.confirm(survivors)
-    return rehearsal.reveal(survivors).view(np.int64)
+    rehearsal.upload(list(vectors))
+    rehearsal.confirm(list(vectors))
+    return rehearsal.reveal(list(vectors)).view(np.int64)
 
 
 # --- bugs to plant: an audit that cannot find them is worth nothing -------------------------------------------------

@@ -16,7 +16,16 @@ MORE = 1_500_000
 """Releases from which the event audit, which sees less, proves a doubled sensitivity with room to spare."""
 
 
-@pytest.mark.parametrize("setting", [Setting(0.1), Setting(0.5), Setting(0.5, institutions=10, colluders=2)])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(0.1),
+        Setting(0.5),
+        Setting(0.5, survivors=5),
+        Setting(0.5, institutions=10, colluders=2),
+        Setting(0.5, institutions=10, colluders=2, survivors=9),
+    ],
+)
 def test_released_values_prove_no_more_than_their_cost(setting: Setting) -> None:
     without = releases(setting, MANY, person=False)
     present = releases(setting, MANY, person=True)
@@ -31,6 +40,13 @@ def test_a_planted_bug_in_the_noise_is_found(bug: object) -> None:
     setting = Setting(0.5)
     without = releases(setting, MANY, person=False, draw=bug())  # type: ignore[operator]  # one of four factories
     present = releases(setting, MANY, person=True, draw=bug())  # type: ignore[operator]
+    assert gdp_audit(without, present, setting.rho).violated
+
+
+@pytest.mark.parametrize("survivors", [7, 9])
+def test_a_layer_of_noise_taken_off_too_many_is_found(survivors: int) -> None:
+    setting = Setting(0.5, institutions=10, colluders=2, survivors=survivors, too_many=1)
+    without, present = (releases(setting, MANY, person=p) for p in (False, True))
     assert gdp_audit(without, present, setting.rho).violated
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from protos.v1 import secagg_pb2 as pb
-from trust.secagg import dealing, keys, messages
+from trust.secagg import dealing, keys, masks, messages
 from trust.secagg.dealing import share_tree
 from trust.secagg.field import parse_element, random_element, reconstruct
 from trust.secagg.refusals import BadDealer, BadShare, BadSurvivors, MalformedMessage, UnacceptableRound
@@ -48,6 +49,12 @@ def held_by(rehearsal: Rehearsal, dealer: str, holder: str) -> dealing.HeldShare
     return held
 
 
+def rebuilt(rehearsal: Rehearsal, dealer: str, holders: str, level: int) -> int:
+    """What holders together make of their shares of a dealer's seed at a level."""
+    xs = tuple(rehearsal.parameters.positions[name] + 1 for name in holders)
+    return reconstruct(xs, [parse_element(held_by(rehearsal, dealer, name).of_seeds[level].share) for name in holders])
+
+
 @pytest.mark.parametrize(("survivors", "level"), [("abcdefg", 2), ("abcdef", 1), ("abcde", 0)])
 def test_what_is_opened_follows_from_how_many_survive(consortium: Consortium, survivors: str, level: int) -> None:
     rehearsal = play(consortium, survivors)
@@ -69,11 +76,6 @@ def test_coordinator_and_colluders_reach_no_seed_above_what_was_opened(
     def opens(seed: int, at: int) -> bool:
         return keys.seed_commitment(dealing.chain_down(seed, at, round_id, victim)[0], round_id, victim) == commitment
 
-    def guess(holders: str, at: int) -> int:
-        xs = tuple(rehearsal.parameters.positions[name] + 1 for name in holders)
-        shares = [parse_element(held_by(rehearsal, victim, name).of_seeds[at].share) for name in holders]
-        return reconstruct(xs, shares)
-
     reveals = {name: messages.parse_reveal(data, name, 7) for name, data in received(rehearsal, "reveal").items()}
     xs = tuple(rehearsal.parameters.positions[name] + 1 for name in reveals)[:THRESHOLD]
     shares = [parse_element(reveals[name][0].share) for name in list(reveals)[:THRESHOLD]]
@@ -81,9 +83,11 @@ def test_coordinator_and_colluders_reach_no_seed_above_what_was_opened(
     assert opens(found, level)
     for above in range(level + 1, 3):
         assert not opens(found, above)
-        assert not opens(guess("g", above), above)
-        assert not opens(guess("defg", above), above)  # t - 1 of them, more than the round was made for
-        assert opens(guess("cdefg", above), above)  # what protects it is the threshold
+        assert not opens(rebuilt(rehearsal, victim, "g", above), above)
+        assert not opens(
+            rebuilt(rehearsal, victim, "defg", above), above
+        )  # t - 1 of them, more than the round was made for
+        assert opens(rebuilt(rehearsal, victim, "cdefg", above), above)  # what protects it is the threshold
     key = keys.layer_key(found, round_id, victim)
     assert key not in rehearsal.layer_keys[victim][level:]
 
@@ -181,3 +185,21 @@ def test_an_altered_hash_of_an_upper_seed_is_complained_of(consortium: Consortiu
     rosters = rehearsal.coordinator.close_joins()
     others = [name for name in rosters if name != "b"]
     assert [name for name in others if rehearsal.agents[name].on_roster(rosters[name])] == ["c"]
+
+
+def test_an_upload_left_out_of_the_sum_leaves_its_masks_in(consortium: Consortium) -> None:
+    """All seven are listed and both layers opened, but the coordinator adds up six and removes all that it can."""
+    rehearsal = play(consortium, EVERYONE)
+    parameters, roster_hash = rehearsal.parameters, rehearsal.coordinator._roster_hash
+    uploads = {name: np.frombuffer(data, parameters.dtype) for name, data in received(rehearsal, "chunk").items()}
+    self_masks = {}
+    for name in EVERYONE:
+        seed = rebuilt(rehearsal, name, EVERYONE.replace(name, "")[:THRESHOLD], 0)
+        stream = masks.MaskStream(keys.self_mask_keys(seed, parameters.round_id, roster_hash, name), 1)
+        self_masks[name] = np.zeros(parameters.length, parameters.dtype)
+        masks.apply_masks(self_masks[name], [stream])
+    every = np.add.reduce(list(uploads.values())) - np.add.reduce(list(self_masks.values()))
+    assert (every == rehearsal.expected()).all()
+    for left_out in EVERYONE:
+        six = every - uploads[left_out] + self_masks[left_out]
+        assert (six != rehearsal.expected() - rehearsal.vectors[left_out]).all()

@@ -90,9 +90,10 @@ def cnsim_files() -> dict[str, dict[str, str]]:
     }
 
 
-def heart_pooled() -> pd.DataFrame:
-    """All four hospitals in one frame, as no one but a test may see them."""
-    frame = pd.concat([pd.read_csv(DATA / "uci-heart" / f"{name}.csv") for name in HEART], ignore_index=True)
+def heart_pooled(*, without: str = "") -> pd.DataFrame:
+    """All four hospitals in one frame, or all but one, as no one but a test may see them."""
+    names = [name for name in HEART if name != without]
+    frame = pd.concat([pd.read_csv(DATA / "uci-heart" / f"{name}.csv") for name in names], ignore_index=True)
     frame["sex"] = frame["sex"].map({0: "female", 1: "male"})
     return frame
 

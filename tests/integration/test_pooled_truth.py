@@ -22,6 +22,9 @@ from harness.data import (
 from harness.noiseless import remove_noise
 from scipy import stats
 
+from analytics_client.agent.responder import ActiveRound, Responder
+from queries.errors import ServiceError
+
 pytestmark = needs_data
 
 
@@ -167,7 +170,28 @@ def test_the_noise_of_a_live_release_has_the_stated_variance(heart: Consortium) 
     with heart.session() as session:
         found = session.query(f"SELECT HISTOGRAM(age, {bins}) AS h FROM heart", rho=rho).to_pandas()["h"]
     truth = np.histogram(pooled.age, bins=np.linspace(0, 120, bins + 1))[0]
-    survivors, threshold, colluders = 4, 3, 1
-    variance = 1 / (2 * rho) * survivors / (threshold - colluders)
+    survivors, colluders = 4, 1
+    variance = 1 / (2 * rho) * survivors / (survivors - colluders)
     squares = float(((found.to_numpy() - truth) ** 2).sum() / variance)
+    assert stats.chi2.ppf(5e-7, bins) < squares < stats.chi2.ppf(1 - 5e-7, bins)
+
+
+def test_when_an_agent_vanishes_the_noise_is_that_of_those_who_stay(
+    heart: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, with three survivors of four: a layer less comes off, and 3/2 of the curator's variance is left."""
+    original = Responder.upload
+
+    def upload(responder: Responder, active: ActiveRound) -> Iterator[bytes]:
+        if responder._me == "va":
+            raise ServiceError("it was unplugged")
+        return original(responder, active)
+
+    monkeypatch.setattr(Responder, "upload", upload)
+    pooled, bins, rho = heart_pooled(without="va"), 4000, 0.25
+    with heart.session() as session:
+        result = session.query(f"SELECT HISTOGRAM(age, {bins}) AS h FROM heart", rho=rho)
+    assert sorted(result.survivors) == ["cleveland", "hungarian", "switzerland"]
+    truth = np.histogram(pooled.age, bins=np.linspace(0, 120, bins + 1))[0]
+    squares = float(((result.to_pandas()["h"].to_numpy() - truth) ** 2).sum() * 2 * rho * 2 / 3)
     assert stats.chi2.ppf(5e-7, bins) < squares < stats.chi2.ppf(1 - 5e-7, bins)
