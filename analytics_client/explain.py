@@ -76,6 +76,11 @@ class Explanation:
         return self._deviation(float(self.noise.total_variance(len(self.institutions))))
 
     @property
+    def noise_fewest(self) -> float:
+        """As `noise_total`, when as many vanish as may."""
+        return self._deviation(float(self.noise.total_variance(self.threshold)))
+
+    @property
     def noise_of_curator(self) -> float:
         """What a trusted curator who held all data would add for the same privacy, in the same units."""
         return self._deviation(float(self.noise.central_variance))
@@ -154,7 +159,9 @@ class Explanation:
         )
         yield (
             "noise",
-            f"standard deviation {self.noise_total:.4g} in each, when all answer; a trusted curator adds {curator:.4g}",
+            f"standard deviation {self.noise_total:.4g} in each, when all answer"
+            + (f", {self.noise_fewest:.4g} when only {self.threshold} do" if spare else "")
+            + f"; a trusted curator adds {curator:.4g}",
         )
         yield (
             "",
@@ -194,6 +201,7 @@ class Explanation:
             "noise": {
                 "per_institution": self.noise_per_institution,
                 "total": self.noise_total,
+                "fewest": self.noise_fewest,
                 "curator": self.noise_of_curator,
             },
             "expected": [

@@ -84,9 +84,7 @@ def test_coordinator_and_colluders_reach_no_seed_above_what_was_opened(
     for above in range(level + 1, 3):
         assert not opens(found, above)
         assert not opens(rebuilt(rehearsal, victim, "g", above), above)
-        assert not opens(
-            rebuilt(rehearsal, victim, "defg", above), above
-        )  # t - 1 of them
+        assert not opens(rebuilt(rehearsal, victim, "defg", above), above)  # t - 1 of them
         assert opens(rebuilt(rehearsal, victim, "cdefg", above), above)  # what protects it is the threshold
     key = keys.layer_key(found, round_id, victim)
     assert key not in rehearsal.layer_keys[victim][level:]
