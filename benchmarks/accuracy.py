@@ -17,7 +17,9 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,8 @@ from queries.plan import NoiseShape, Plan, noise_shape  # noqa: E402
 from trust.noise import layers  # noqa: E402
 from trust.secagg import default_threshold  # noqa: E402
 
-ROWS, RHO, REPEATS = 100_000, 0.05, 6
+ROWS, RHO, REPEATS = 100_000, 0.05, 4
+Floats = NDArray[np.float64]
 COHORTS = ((5, 0), (5, 1), (10, 1), (50, 2))
 LIMIT = 1.02
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
@@ -85,10 +88,9 @@ def noise_left(length: int, shape: NoiseShape, institutions: int) -> NDArray[np.
     return total
 
 
-def ratios(node: ir.Aggregate, institutions: int, colluders: int) -> NDArray[np.float64]:
-    """Return RMSE over the curator's of every number of one statistic."""
-    plan = planned(statistic=node)  # a cell is one release; the noise is that of a query with one cell
-    shape = noise_shape(
+def shape_of(plan: Plan, institutions: int, colluders: int) -> NoiseShape:
+    """Return the noise of a query with one cell: here a cell is a release of its own."""
+    return noise_shape(
         plan.delta_squared,
         plan.largest_sum,
         round(RHO * 1e9),
@@ -97,44 +99,52 @@ def ratios(node: ir.Aggregate, institutions: int, colluders: int) -> NDArray[np.
         invited=institutions,
         length=len(plan.slots),
     )
-    exact = np.tile(exact_sums(plan, patients(ROWS, np.random.default_rng(1))) << shape.refine_bits, (RUNS, 1))
-    curator = NoiseShape(shape.refine_bits, shape.central_variance, shape.central_variance)
-    truth = values(plan, exact, NoiseShape(shape.refine_bits, Fraction(0), Fraction(0)), 1)[0]
+
+
+def ratios(node: ir.Aggregate) -> dict[str, float]:
+    """Return RMSE over the curator's of one statistic in every cohort."""
+    plan = planned(statistic=node)
+    exact = np.tile(exact_sums(plan, patients(ROWS, np.random.default_rng(1))), (RUNS, 1))
+    truth = values(plan, exact, NoiseShape(0, Fraction(0), Fraction(0)), 1)[0]
+
+    def squared_error(noise: Callable[[int], NDArray[np.int64]], shape: NoiseShape, survivors: int) -> Floats:
+        total = np.zeros(truth.size)
+        for _repeat in range(REPEATS):
+            noisy = (exact << shape.refine_bits) + noise(exact.size).reshape(exact.shape)
+            total += np.sum((values(plan, noisy, shape, survivors) - truth) ** 2, axis=0)
+        return total
+
+    one = shape_of(plan, 5, 0)
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="i64")
-    central = dp.m.make_gaussian(*space, scale=math.sqrt(shape.central_variance))
-    ours, theirs = np.zeros(truth.size), np.zeros(truth.size)
-    for _repeat in range(REPEATS):
-        noise = noise_left(exact.size, shape, institutions)
-        ours += np.sum((values(plan, exact + noise.reshape(exact.shape), shape, institutions) - truth) ** 2, axis=0)
-        one = np.array(central(exact.reshape(-1).tolist()), dtype=np.int64)
-        theirs += np.sum((values(plan, one.reshape(exact.shape), curator, 1) - truth) ** 2, axis=0)
-    moved = theirs > 0
-    return np.sqrt(ours[moved] / theirs[moved])
+    mechanism = dp.m.make_gaussian(*space, scale=math.sqrt(one.central_variance))
+    curator = NoiseShape(one.refine_bits, one.central_variance, one.central_variance)
+    theirs = squared_error(lambda length: np.array(mechanism([0] * length), dtype=np.int64), curator, 1)
+    found = {}
+    for institutions, colluders in COHORTS:
+        shape = shape_of(plan, institutions, colluders)
+        ours = squared_error(partial(noise_left, shape=shape, institutions=institutions), shape, institutions)
+        # numbers of one statistic rest on the same sums: their common ratio is less of a lottery than the largest
+        found[f"{institutions},{colluders}"] = float(np.sqrt(np.mean(ours[theirs > 0] / theirs[theirs > 0])))
+    return found
 
 
 def main() -> None:
     dp.enable_features("contrib")
     begun = time.perf_counter()
-    found: dict[str, dict[str, float]] = {}
-    over_bound: dict[str, float] = {}
-    without: dict[str, float] = {}
-    for institutions, colluders in COHORTS:
-        cohort = f"{institutions},{colluders}"
-        found[cohort] = {}
-        for name, node in STATISTICS.items():
-            each = ratios(node, institutions, colluders)
-            # numbers of one statistic rest on the same sums: their common ratio is less of a lottery than the largest
-            found[cohort][name] = float(np.sqrt(np.mean(each**2)))
-            print(f"{cohort:5} {name:14} {found[cohort][name]:.4f}", flush=True)
-        over_bound[cohort] = max(found[cohort].values()) / math.sqrt(institutions / (institutions - colluders))
-        without[cohort] = math.sqrt(institutions / (default_threshold(institutions) - colluders))
+    found: dict[str, dict[str, float]] = {f"{n},{c}": {} for n, c in COHORTS}
+    for name, node in STATISTICS.items():
+        for cohort, ratio in ratios(node).items():
+            found[cohort][name] = ratio
+            print(f"{name:14} {cohort:5} {ratio:.4f}", flush=True)
+    bounds = {f"{n},{c}": math.sqrt(n / (n - c)) for n, c in COHORTS}
+    over_bound = {cohort: max(found[cohort].values()) / bound for cohort, bound in bounds.items()}
     report = {
         "rows": ROWS,
         "rho": RHO,
         "releases": RUNS * REPEATS,
         "limit": LIMIT,
         "rmse_over_bound": over_bound,
-        "without_layers": without,
+        "without_layers": {f"{n},{c}": math.sqrt(n / (default_threshold(n) - c)) for n, c in COHORTS},
         "ratios": found,
     }
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
