@@ -10,6 +10,7 @@ standard deviations or more: below 3e-9 for a check and 1e-6 for all of them. Se
 """
 
 import math
+import secrets
 from dataclasses import replace
 from fractions import Fraction
 
@@ -21,6 +22,7 @@ from queries import ir
 from queries.estimate import Output, estimate
 from queries.plan import NoiseShape, Plan, make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
+from trust.noise import layers
 
 RUNS = 20_000
 THRESHOLD, COLLUDERS, INVITED = 4, 1, 5
@@ -65,7 +67,7 @@ def release(
 ) -> np.ndarray:
     """What the coordinator would publish for this cell repeated in every group."""
     exact = np.tile(np.array(cell, dtype=np.int64) << shape.refine_bits, len(plan.cells))
-    sigma = math.sqrt(shape.share_variance)
+    sigma = math.sqrt(shape.kept_variance(survivors))
     shares = np.rint(generator.normal(0, sigma, (survivors, plan.length))).astype(np.int64)
     return exact + shares.sum(axis=0)
 
@@ -127,7 +129,8 @@ def test_a_misstated_sigma_is_noticed(factor: Fraction) -> None:
     plan = plan_of(*OUTPUTS.values(), keys=(ir.Key("run"),))
     shape = plan.noise(30_000_000, threshold=THRESHOLD, colluders=COLLUDERS, invited=INVITED)
     x = VALUES["in the middle"](generator, 5_000)
-    wrong = replace(shape, share_variance=shape.share_variance * factor)
+    scaled = tuple(layer * factor for layer in shape.layers)
+    wrong = replace(shape, share_variance=shape.share_variance * factor, layers=scaled)
     table = estimate(plan, release(plan, encode(plan, x), shape, INVITED, generator), wrong, INVITED)
     for output, truth in zip(table.outputs, [5_000, x.sum(), x.mean(), x.var(ddof=1), x.std()], strict=True):
         with pytest.raises(AssertionError, match=output.name):
@@ -136,15 +139,20 @@ def test_a_misstated_sigma_is_noticed(factor: Fraction) -> None:
 
 @pytest.mark.parametrize("survivors", [THRESHOLD, INVITED])
 def test_the_released_sum_has_the_stated_variance(survivors: int) -> None:
-    """With the agents' own exact sampler: survivors sigma^2 / (t - c), sigma^2 = delta^2 / (2 rho).
+    """With the agents' own exact sampler: survivors sigma^2 / (survivors - c), sigma^2 = delta^2 / (2 rho).
 
     A sample variance over 12,000 coordinates has a relative standard deviation of sqrt(2 / 12000) = 1.3%; 5 of those
     leave a false alarm of 6e-7. A missing share moves it by 20% or more.
     """
     plan, coordinates = plan_of(ir.Count(), keys=()), 12_000
     shape = plan.noise(50_000_000, threshold=THRESHOLD, colluders=COLLUDERS, invited=INVITED)
-    noise = sum(share(coordinates, shape.share_variance) for _ in range(survivors))
-    stated = survivors * (1 / (2 * 0.05)) / (THRESHOLD - COLLUDERS)
+    keys = [[secrets.token_bytes(32) for _ in shape.layers] for _ in range(survivors)]
+    noise = np.zeros(coordinates, dtype=np.int64)
+    for own in keys:
+        noise += share(coordinates, shape.base_variance) + layers.draw(coordinates, shape.layers, own)
+    opened = sum(rung <= survivors for rung in shape.rungs)
+    layers.remove(noise, shape.layers, [own[:opened] for own in keys])
+    stated = survivors * (1 / (2 * 0.05)) / (survivors - COLLUDERS)
     measured = float(np.mean(np.square(noise.astype(float)))) / 4**shape.refine_bits
     assert measured == pytest.approx(stated, rel=5 * math.sqrt(2 / coordinates))
     assert float(shape.total_variance(survivors)) == pytest.approx(stated * 4**shape.refine_bits, rel=1e-12)

@@ -197,11 +197,11 @@ def test_a_sum_carries_the_noise_of_values_and_of_their_count() -> None:
     shape = ask(HEART, ir.Sum("age")).noise(10_000_000, threshold=4, colluders=1, invited=5)
     plan = ask(HEART, ir.Sum("age"))
     answer = single(estimate(plan, [0, 0], shape, 5))
-    assert answer.standard_error == pytest.approx(60 * math.sqrt(2) * math.sqrt(2 * 5 / 3 / (2 * 0.01)))
+    assert answer.standard_error == pytest.approx(60 * math.sqrt(2) * math.sqrt(2 * 5 / 4 / (2 * 0.01)))
     around_zero = ask(HEART, ir.Sum("oldpeak"))
     shape = around_zero.noise(10_000_000, threshold=4, colluders=1, invited=5)
     answer = single(estimate(around_zero, [0], shape, 5))
-    assert answer.standard_error == pytest.approx(10 * math.sqrt(5 / 3 / (2 * 0.01)))
+    assert answer.standard_error == pytest.approx(10 * math.sqrt(5 / 4 / (2 * 0.01)))
 
 
 @pytest.mark.parametrize("rows", [-500, 0, 3])

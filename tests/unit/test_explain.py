@@ -43,7 +43,8 @@ def test_a_count_is_explained_as_by_hand() -> None:
     sigma = 4 / sqrt(2 * COUNT.cost.rho)
     assert COUNT.noise_of_curator == pytest.approx(sigma)
     assert COUNT.noise_per_institution == pytest.approx(sigma / sqrt(2))  # t - c = 3 - 1
-    assert COUNT.noise_total == pytest.approx(sigma * sqrt(2))
+    assert COUNT.noise_total == pytest.approx(sigma * sqrt(4 / 3))  # n / (n - c)
+    assert COUNT.noise_fewest == pytest.approx(sigma * sqrt(3 / 2))
     assert COUNT.widths[0].half_width == pytest.approx(1.959964 * COUNT.noise_total)
     assert COUNT.cost.epsilon == pytest.approx(1, rel=1e-6)
 
