@@ -134,6 +134,64 @@ def verify(
 
 
 @app.command()
+def evidence(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What an agent, analyst or witness kept.")],
+    *,
+    database: Database = None,
+    export: Export = None,
+    governance_key: GovernanceKey = "",
+    profile: ProfileOption = None,
+    json: Json = False,
+) -> None:
+    """Check evidence that the log was forked or rewound. Asks nobody. Exit status 6 unless it is proven.
+
+    Heads of different sizes also take a copy of the entries that the larger one covers: --export or --database.
+    """
+    from analytics_client.audit import read_database, read_json_lines, roots_at
+    from queries.errors import ConfigError, LogError
+    from trust.identity import files
+    from trust.tlog.entries import moment
+    from trust.tlog.evidence import Evidence, examine
+
+    found = Evidence.from_bytes(files.read(file))
+    if database is not None and export is not None:
+        raise ConfigError("look at one thing at a time", hint="give --database or --export")
+    key = _key(governance_key) if governance_key else _profile(profile).governance_key
+    roots = None
+    sizes = [head.size for head in found.heads]
+    if database is not None:
+        roots = roots_at(read_database(database).entries, sizes)
+    elif export is not None:
+        roots = roots_at(read_json_lines(export).entries, sizes)
+    verdict = examine(found, key, roots)
+    if json:
+        print_json(
+            {
+                "verdict": verdict.kind,
+                "found": found.found,
+                "found_by": found.found_by,
+                "at": found.at,
+                "lines": list(verdict.lines),
+            }
+        )
+    else:
+        typer.echo(f"{found.found_by} found on {moment(found.at * 1000)[:10]}: {found.found}")
+        for line in verdict.lines:
+            typer.echo(f"  {line}")
+        typer.echo(_VERDICTS[verdict.kind])
+    if verdict.kind != "proven":
+        raise LogError(f"not proven: {verdict.lines[-1]}")
+
+
+_VERDICTS = {
+    "proven": "PROVEN: the log's key signed two histories.",
+    "word": "SAID AND SIGNED by an institution: it was shown another history.",
+    "open": "OPEN: the signatures hold, but heads of different sizes need the entries.",
+    "none": "NO CONTRADICTION.",
+}
+
+
+@app.command()
 def export(
     file: Annotated[
         Path,

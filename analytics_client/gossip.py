@@ -13,6 +13,7 @@ from protos.v1 import agent_pb2, analyst_pb2
 from queries.errors import LogError, SignatureError
 from trust.identity import keys
 from trust.identity.membership import MembershipDocument
+from trust.tlog.evidence import Shown
 from trust.tlog.gossip import require_one_log
 from trust.transcript import frame
 
@@ -29,13 +30,15 @@ def verify_witnessed(
 ) -> None:
     """Raise LogError unless every survivor signed a yes to this request under a head of the log that has `head`.
 
-    `head` is (size, root) of the checkpoint that came with the answer, its signature verified.
+    `head` is (size, root) of the checkpoint that came with the answer, its signature verified. Two heads that are not
+    of one log are a Contradiction.
     """
     said: dict[str, agent_pb2.Decision] = {}
     proofs = {proof.old_size: list(proof.hashes) for proof in progress.consistency}
+    statements: dict[str, bytes] = {}
     for statement in progress.statements:
         decision = _decision(statement, membership)
-        said[decision.institution] = decision
+        said[decision.institution], statements[decision.institution] = decision, statement
     for survivor in survivors:
         decision = said.get(survivor, agent_pb2.Decision())
         if not decision.allowed or decision.request_id != request_id:
@@ -46,7 +49,8 @@ def verify_witnessed(
                 "the coordinator withholds the newer one",
                 hint=_TELL,
             )
-        require_one_log(survivor, (decision.log_size, decision.log_root), head, proofs.get(decision.log_size, []))
+        seen = Shown(survivor, decision.log_size, decision.log_root, statement=statements[survivor])
+        require_one_log(seen, Shown("the analyst", *head, progress.checkpoint), proofs.get(decision.log_size, []))
 
 
 def newest_epoch(progress: analyst_pb2.Progress) -> int:

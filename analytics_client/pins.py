@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from queries.errors import ConfigError, LogError
+from queries.errors import ConfigError
 from trust.identity import files, membership
+from trust.tlog.evidence import Contradiction, Shown
 
 FILE = "seen.json"
 
@@ -80,24 +81,30 @@ class Pins:
     def accept_log_head(self, size: int, root: bytes, *, after: int, note: bytes = b"") -> None:
         """Take note of a verified checkpoint that covers an entry made after the log had `after` entries.
 
-        `note` is the signed checkpoint itself. Raise LogError where the log is not longer than that, or where another
-        log of the same size was seen. A head smaller than the newest is no contradiction: answers of concurrent queries
+        `note` is the signed checkpoint itself. Raise Contradiction where the log is not longer than that, or where
+        another log of the same size was seen. A head smaller than the newest is none: answers of concurrent queries
         arrive in any order, each under the head of its time.
         """
         with self._exclusive():
+            seen, now = self._shown(), Shown("the analyst", size, root, note)
             if size <= after:
-                raise LogError(
+                raise Contradiction(
                     f"the coordinator shows a log of {size} entries, but it had {after} before this was asked",
                     hint="a log never gets shorter: tell the auditor",
+                    heads=(now, seen),
                 )
-            if size == self._seen.log_size and root.hex() != self._seen.log_root:
-                raise LogError(
+            if size == seen.size and root != seen.root:
+                raise Contradiction(
                     f"the coordinator signed two different logs of {size} entries",
-                    hint="keep both and tell the auditor: cohortium audit verify",
+                    hint="keep both and tell the auditor",
+                    heads=(seen, now),
                 )
             if size > self._seen.log_size:
                 kept = base64.b64encode(note).decode()
                 self._replace(replace(self._seen, log_size=size, log_root=root.hex(), log_note=kept))
+
+    def _shown(self) -> Shown:
+        return Shown("the analyst", self._seen.log_size, bytes.fromhex(self._seen.log_root), self.log_note)
 
     def _replace(self, seen: Seen) -> None:
         files.replace(self._path, json.dumps(asdict(seen)).encode(), secret=False)

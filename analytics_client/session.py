@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from analytics_client import evidence
 from analytics_client import profile as profiles
 from analytics_client.connection import (
     DEFAULT_PURPOSE,
@@ -185,14 +186,17 @@ class Session(JobSession):
         if unknown or newest_epoch(last) > membership.epoch:
             membership = self._published(fresh_s=0).membership  # a newer epoch may have come in between
         verified = verify_release(last, request_id=request_id, plan=plan, rho_nano=rho_nano, membership=membership)
-        verify_witnessed(
-            last,
-            verified.release.survivors,
-            request_id=request_id,
-            membership=membership,
-            head=(verified.log_size, verified.log_root),
-        )
-        self._pins.accept_log_head(verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note)
+        with evidence.kept(self.profile.folder, self.profile.id, [membership.envelope], self.profile.governance_key):
+            verify_witnessed(
+                last,
+                verified.release.survivors,
+                request_id=request_id,
+                membership=membership,
+                head=(verified.log_size, verified.log_root),
+            )
+            self._pins.accept_log_head(
+                verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note
+            )
         survivors = tuple(verified.release.survivors)
         return Result(
             table=estimate(plan, list(verified.release.sums), verified.noise, len(survivors)),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Unpack
 
+from analytics_client import evidence
 from analytics_client.connection import (
     DEFAULT_PURPOSE,
     FRESH_S,
@@ -226,9 +227,10 @@ class JobSession(Connection):
             request = analyst_pb2.RoundsRequest(request_id=request_id)
             rounds = list(joined(self._stub.Rounds(request, timeout=channels.ROUND_DEADLINE_S)))
         membership = self._published(fresh_s=0).membership
-        verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
-        if verified.rounds:
-            self._pins.accept_log_head(
-                verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note
-            )
+        with evidence.kept(self.profile.folder, self.profile.id, [membership.envelope], self.profile.governance_key):
+            verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
+            if verified.rounds:
+                self._pins.accept_log_head(
+                    verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note
+                )
         return verified

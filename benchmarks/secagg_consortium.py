@@ -421,6 +421,7 @@ class Fleet:
             log_size=lambda: 0,
             prepare=lambda welcome: self._prepare(me, welcome),  # type: ignore[arg-type, return-value]  # a stand-in
             on_serving=lambda _: None,
+            on_refused_log=lambda _: None,
         )
         link.judge.shutdown()
         link.judge = self._judge

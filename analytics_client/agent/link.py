@@ -49,12 +49,14 @@ class Link:
         log_size: Callable[[], int],
         prepare: Prepare,
         on_serving: Callable[[tuple[str, ...]], None],
+        on_refused_log: Callable[[LogError], None],
     ) -> None:
         self.address = address
         self._identity = identity
         self.log_size = log_size
         self.prepare = prepare
         self.on_serving = on_serving
+        self._on_refused_log = on_refused_log
         self.judge = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge")
 
     async def run(self) -> None:
@@ -78,6 +80,7 @@ class Link:
             except LogError as error:
                 # Nothing was answered under that head. A new connection starts from the size that was really seen: a
                 # mistake is cured by it, and a forked or rewound log is refused, and reported here, again and again.
+                await asyncio.to_thread(self._on_refused_log, error)
                 logger.error("the audit log was refused", reason=error.message, hint=error.hint, retry_in_s=delay)
             if time.monotonic() - started > 2 * LAST_DELAY:
                 delay = FIRST_DELAY

@@ -53,6 +53,7 @@ from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.packing import Lanes, pack
+from trust.tlog.evidence import Shown
 from trust.tlog.gossip import require_one_log
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
@@ -272,12 +273,8 @@ class Responder:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
         self._check_logged(announce, verified)
         if verified.seen is not None:
-            require_one_log(
-                f"analyst {verified.analyst!r}",
-                (verified.seen.size, verified.seen.root),
-                (self._witness.size, self._witness.root),
-                list(announce.seen_consistency),
-            )
+            seen = Shown(f"analyst {verified.analyst!r}", verified.seen.size, verified.seen.root, verified.seen_note)
+            require_one_log(seen, self._witness.shown, list(announce.seen_consistency))
         served, plan = self._plan(verified)
         granted = self._granted()
         decision.policy_hash = granted.digest

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from analytics_client import evidence
 from analytics_client import profile as profiles
 from analytics_client.agent import config as configuration
 from analytics_client.agent import ledger_care as care
@@ -26,7 +27,7 @@ from analytics_client.agent.responder import Granted, Responder, Served
 from analytics_client.agent.sources import Source, open_source
 from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2
-from queries.errors import ConfigError
+from queries.errors import ConfigError, LogError
 from queries.schema import Dataset
 from trust.identity import files, keys, membership
 from trust.identity.dataset import verify_dataset
@@ -35,8 +36,9 @@ from trust.rpc.channel import TlsIdentity
 from trust.rpc.process import run_until_signal
 from trust.secagg import PairKeys
 from trust.tlog import notes
-from trust.tlog.checkpoint import open_checkpoint
+from trust.tlog.checkpoint import open_checkpoint, parse
 from trust.tlog.cosignature import CosignatureVerifier
+from trust.tlog.evidence import Contradiction
 from trust.tlog.witness import Witness
 
 LEDGER = "ledger.sqlite"
@@ -68,6 +70,7 @@ class Agent:
             raise
         self._salt = self._load_salt()
         self._membership = self._load_membership()
+        self._witness: Witness | None = None
         self._sources: dict[str, tuple[bytes, Source]] = {}
         self._identity_key = self._profile.identity_key()
         self._epoch_key = self._profile.epoch_key()
@@ -87,6 +90,7 @@ class Agent:
             log_size=lambda: self._ledger.head()[0],
             prepare=self._prepare,
             on_serving=self._announce,
+            on_refused_log=self._keep_evidence,
         )
         try:
             await link.run()
@@ -99,6 +103,13 @@ class Agent:
 
     def _announce(self, datasets: tuple[str, ...]) -> None:
         logger.info("serving", institution=self._profile.id, datasets=list(datasets))
+
+    def _keep_evidence(self, error: LogError) -> None:
+        """Write down two heads that are not of one log; what is merely malformed shows nothing."""
+        if isinstance(error, Contradiction) and self._membership is not None:
+            envelopes, governance = [self._membership.envelope], self._profile.governance_key
+            path = evidence.keep(error, self._folder, self.id, envelopes, governance)
+            logger.error("evidence is kept", file=str(path), hint="cohortium audit evidence FILE")
 
     # --- what governance published -------------------------------------------------------------------------------
 
@@ -122,7 +133,9 @@ class Agent:
             log_key=document.log_key,
             size=size,
             root=root,
+            note=self._note_of(size, root, welcome.cosigned),
         )
+        self._witness = witness
         published = {}
         for description in welcome.datasets:
             dataset, schema_hash = verify_dataset(description.SerializeToString(deterministic=True), governance)
@@ -141,6 +154,16 @@ class Agent:
             salt=self._salt,
             work=self._work,
         )
+
+    def _note_of(self, size: int, root: bytes, cosigned: bytes) -> bytes:
+        """Return the head of the ledger as the log signed it, where that is at hand: it makes evidence complete."""
+        last = self._witness
+        if last is not None and (last.size, last.root) == (size, root):
+            return last.note
+        if cosigned:
+            head = parse(notes.parse(cosigned).text)
+            return cosigned if (head.size, head.root) == (size, root) else b""
+        return b""
 
     def _compare(self, document: MembershipDocument, cosigned: bytes) -> None:
         """Hold the ledger against the newest head that this agent is shown to have cosigned.

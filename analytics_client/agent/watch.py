@@ -6,17 +6,19 @@ log it is of, and whose key counts, says the membership that governance signed. 
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
 
-from analytics_client import enrolment
+from analytics_client import enrolment, evidence
 from analytics_client import profile as profiles
 from analytics_client.audit import AuditReader
 from analytics_client.pins import Pins
@@ -66,57 +68,60 @@ def _watch(
     stub = audit_pb2_grpc.AuditStub(channel)
     line = ""
     while True:
-        own = _witness(profile, reader)
+        own, envelopes = _witness(profile, reader)
         request = audit_pb2.WitnessRequest(size=own.size, cosignature=line, wait_s=0 if once else wait_s)
         with translated(profile.address):
             found = stub.Witness(request, timeout=wait_s + channels.CALL_DEADLINE_S)
         if once and line:
             return
-        before, line = (
-            own.size,
-            own.advance(
+        before = own.size
+        with evidence.kept(profile.folder, profile.id, envelopes, profile.governance_key):
+            line = own.advance(
                 found.checkpoint,
                 own.size,
                 list(found.consistency),
-                persist=lambda size, root: _keep(profile, size, root),
-            ),
-        )
+                persist=partial(_keep, profile, found.checkpoint),
+            )
         if own.size > before or once:
             say(f"cosigned the head of {own.size} entries of {own.origin}")
 
 
-def _witness(profile: profiles.Profile, reader: AuditReader) -> Witness:
-    """Return this witness with the head it saw last, under the log key that governance signed."""
+def _witness(profile: profiles.Profile, reader: AuditReader) -> tuple[Witness, list[bytes]]:
+    """Return this witness with the head it saw last, and the membership whose log key it goes by."""
     envelopes = reader.heads().memberships
     if not envelopes:
         raise ServiceError("no membership has been published yet", hint="wait for the operator to publish it")
     pins = Pins(profile.folder)
     document = pins.accept_membership(envelopes[-1], profile.governance_key, consortium=profile.consortium)
     document.person(profile.id)
-    size, root = _kept(profile.folder / FILE)
-    return Witness(
+    size, root, note = _kept(profile.folder / FILE)
+    own = Witness(
         name=profile.id,
         key=profile.identity_key(),
         origin=document.log_origin,
         log_key=document.log_key,
         size=size,
         root=root,
+        note=note,
     )
+    return own, [document.envelope]
 
 
-def _keep(profile: profiles.Profile, size: int, root: bytes) -> None:
-    files.replace(profile.folder / FILE, json.dumps({"size": size, "root": root.hex()}).encode(), secret=False)
+def _keep(profile: profiles.Profile, note: bytes, size: int, root: bytes) -> None:
+    kept = {"size": size, "root": root.hex(), "note": base64.b64encode(note).decode()}
+    files.replace(profile.folder / FILE, json.dumps(kept).encode(), secret=False)
 
 
-def _kept(path: Path) -> tuple[int, bytes]:
+def _kept(path: Path) -> tuple[int, bytes, bytes]:
     if not path.exists():
-        return 0, b""
+        return 0, b"", b""
     try:
         kept = json.loads(files.read(path))
         size, root = int(kept["size"]), bytes.fromhex(kept["root"])
+        note = base64.b64decode(kept.get("note", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged", hint="restore it: without it a rewound log goes unseen") from error
-    return size, root
+    return size, root, note
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from analytics_client.audit.reader import AuditReader, Heads, Proof
 from analytics_client.audit.reconcile import Reconciliation, read_journal, reconcile
 from analytics_client.audit.spending import Spending, spending
 from analytics_client.audit.verify import Report, verify
+from trust.tlog.recount import roots_at
 from trust.tlog.stored import Finding
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "readable",
     "reconcile",
     "requests",
+    "roots_at",
     "spending",
     "verify",
     "verify_database",

@@ -53,6 +53,7 @@ class VerifiedRequest:
     expires_at: int
     seen: Checkpoint | None
     """The newest head of the log that the analyst has seen; the log's own signature on it is verified."""
+    seen_note: bytes = field(repr=False)
     epoch: int
     membership_hash: bytes
     """The newest membership that the analyst has seen; 0 and empty where the request does not say."""
@@ -147,6 +148,7 @@ def verify_request(
         issued_at=claimed.issued_at,
         expires_at=claimed.expires_at,
         seen=_seen(claimed.seen, membership),
+        seen_note=claimed.seen,
         epoch=claimed.epoch,
         membership_hash=claimed.membership_hash,
         payload=payload,

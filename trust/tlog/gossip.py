@@ -11,24 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queries.errors import LogError
+from trust.tlog.evidence import Contradiction, Shown
 from trust.tlog.merkle import verify_consistency
 
 _TELL = "do not go on: keep both heads and tell the auditor"
 
 
-def require_one_log(who: str, seen: tuple[int, bytes], newer: tuple[int, bytes], proof: Sequence[bytes]) -> None:
-    """Raise LogError unless the head that `who` has seen, (size, root), is of the same log as `newer`.
+def require_one_log(seen: Shown, newer: Shown, proof: Sequence[bytes]) -> None:
+    """Raise Contradiction unless the head that somebody has seen is of the same log as `newer`.
 
     `proof` is the consistency proof from the one to the other.
     """
-    if seen[0] > newer[0]:
-        raise LogError(f"{who} has seen a log of {seen[0]} entries, here it has {newer[0]}", hint=_TELL)
-    if seen == newer:
+    if seen.size > newer.size:
+        raise Contradiction(
+            f"{seen.to} has seen a log of {seen.size} entries, here it has {newer.size}",
+            hint=_TELL,
+            heads=(newer, seen),
+            proof=proof,
+        )
+    if (seen.size, seen.root) == (newer.size, newer.root):
         return
     try:
-        verify_consistency(*seen, *newer, proof)
+        verify_consistency(seen.size, seen.root, newer.size, newer.root, proof)
     except LogError as error:
-        raise LogError(
-            f"{who} was shown another log: its head of {seen[0]} entries does not lead to the one of {newer[0]} here",
+        raise Contradiction(
+            f"{seen.to} was shown another log: its head of {seen.size} entries does not lead to the one of "
+            f"{newer.size} here",
             hint=_TELL,
+            heads=(seen, newer),
+            proof=proof,
         ) from error

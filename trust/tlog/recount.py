@@ -119,3 +119,11 @@ def _levels(hashes: list[bytes]) -> list[list[bytes]]:
         paired = zip(below[::2], below[1::2], strict=False)  # an odd one at the end is part of no subtree yet
         levels.append([sha256(b"\x01" + left + right).digest() for left, right in paired])
     return levels
+
+
+def roots_at(entries: Iterable[tuple[int, bytes]], sizes: Iterable[int]) -> dict[int, bytes]:
+    """Return the root that these entries, in their order, have at every one of `sizes` that they reach."""
+    wanted, tree, roots = sorted(set(sizes)), Recount(), dict[int, bytes]()
+    for block in blocks(entries):
+        roots |= tree.extend([leaf for _, leaf in block], wanted)[1]
+    return roots

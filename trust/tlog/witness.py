@@ -15,6 +15,7 @@ from queries.errors import LogError
 from trust.tlog import notes
 from trust.tlog.checkpoint import Checkpoint, open_checkpoint
 from trust.tlog.cosignature import Cosigner
+from trust.tlog.evidence import Contradiction, Shown
 from trust.tlog.merkle import EMPTY_ROOT, verify_consistency
 
 _TELL = "do not go on: keep the head and tell the auditor"
@@ -24,7 +25,7 @@ class Witness:
     """The last head of one log, as one participant has seen it. Not safe to use from two threads at once.
 
     `name` and `key` are the participant's id and identity key, `origin` and `log_key` (raw Ed25519) are the log's; size
-    0 means that no head has been seen, and the first one is then taken as it is.
+    0 means that no head has been seen, and the first one is then taken as it is. `note` is that head as it was signed.
     """
 
     def __init__(
@@ -36,15 +37,19 @@ class Witness:
         log_key: bytes,
         size: int = 0,
         root: bytes = b"",
+        note: bytes = b"",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cosigner = Cosigner(name, key)
         self._verifier = notes.Verifier(origin, log_key)
         self._clock = clock
+        self._name = name
         self.origin = origin
         self.log_key = log_key
         self.size = size
         self.root = root if size else EMPTY_ROOT
+        self.note = note
+        """The last head as the log signed it; empty where it was not kept."""
 
     def advance(
         self,
@@ -61,18 +66,29 @@ class Witness:
         raises leaves the witness where it was.
         """
         head = open_checkpoint(note, self.origin, self._verifier)
-        self._check(head, old_size, proof)
+        self._check(head, note, old_size, proof)
         if head.size > self.size:
             persist(head.size, head.root)
             self.size, self.root = head.size, head.root
+        self.note = note
         return str(self._cosigner.sign(head.text(), int(self._clock())))
 
-    def _check(self, head: Checkpoint, old_size: int, proof: Sequence[bytes]) -> None:
+    @property
+    def shown(self) -> Shown:
+        """The last head, as evidence."""
+        return Shown(self._name, self.size, self.root, self.note)
+
+    def _check(self, head: Checkpoint, note: bytes, old_size: int, proof: Sequence[bytes]) -> None:
+        now = Shown(self._name, head.size, head.root, note)
         if head.size < self.size:
-            raise LogError(f"the log was rewound from {self.size} to {head.size} entries", hint=_TELL)
+            raise Contradiction(
+                f"the log was rewound from {self.size} to {head.size} entries", hint=_TELL, heads=(now, self.shown)
+            )
         if head.size == self.size:
             if head.root != self.root:
-                raise LogError(f"the log was forked: there are two heads of size {self.size}", hint=_TELL)
+                raise Contradiction(
+                    f"the log was forked: there are two heads of size {self.size}", hint=_TELL, heads=(self.shown, now)
+                )
             return
         if self.size == 0:
             return
@@ -84,4 +100,4 @@ class Witness:
         try:
             verify_consistency(self.size, self.root, head.size, head.root, proof)
         except LogError as error:
-            raise LogError(error.message, hint=_TELL) from error
+            raise Contradiction(error.message, hint=_TELL, heads=(self.shown, now), proof=proof) from error
