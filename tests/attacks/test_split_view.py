@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +19,7 @@ from harness.consortium import Consortium, consortium
 from typer.testing import CliRunner
 
 from analytics_client.agent.journal import Journal
-from analytics_client.audit import anomalies, read_journal, reconcile, requests, verify, write_sqlite
+from analytics_client.audit import anomalies, read_journal, reconcile, requests, roots_at, verify, write_sqlite
 from analytics_client.audit.history import Entry, History
 from analytics_client.cli import app
 from analytics_client.gossip import verify_witnessed
@@ -31,6 +33,7 @@ from protos.v1 import agent_pb2, analyst_pb2, log_pb2
 from queries.errors import CohortiumError, ConfigError, LogError
 from trust.tlog import notes
 from trust.tlog.checkpoint import Checkpoint
+from trust.tlog.evidence import Evidence, examine
 from trust.tlog.merkle import Frontier, Tree, leaf_hash
 
 SCHEMA = """
@@ -170,6 +173,21 @@ def test_an_analyst_who_was_shown_another_log_is_answered_by_nobody(running: Con
     assert "was shown another log" in refused.value.refusals[0].message
     assert {name: spent(running, name) for name in INSTITUTIONS} == before
     (running.folder / "eve" / "seen.json").write_text(seen)
+    for name in INSTITUTIONS:
+        assert evidence_of(running, name) == "proven"
+
+
+def evidence_of(running: Consortium, participant: str) -> str:
+    """What the evidence that a participant kept shows, with the entries of the log as it is."""
+    folder = running.folder / participant / "evidence"
+    end = time.monotonic() + 30
+    while not (folder.exists() and any(folder.glob("*.json"))):
+        assert time.monotonic() < end, f"{participant} kept nothing"
+        threading.Event().wait(0.05)
+    (path,) = folder.glob("*.json")
+    found = Evidence.from_bytes(path.read_bytes())
+    roots = roots_at(read(running).entries, [head.size for head in found.heads])
+    return examine(found, running.config.governance_key, roots).kind
 
 
 def test_an_institution_that_is_shown_another_log_tells_the_analyst_and_then_refuses(
@@ -195,6 +213,7 @@ def test_an_institution_that_is_shown_another_log_tells_the_analyst_and_then_ref
     with running.session("bob") as session, pytest.raises(LogError, match="ash was shown another log"):
         session.query(COUNT, rho=0.01)
     assert len(forks) == 1
+    assert evidence_of(running, "bob") == "word"  # ash signed what it was shown
     monkeypatch.undo()
     before = spent(running, VICTIM)
     with running.session("bob") as session:
