@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,3 +256,31 @@ def test_a_cnn_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert trained.complete
     right = trained.predict(test).argmax(axis=1) == test["digit"]
     assert right.mean() > 0.4
+
+
+def test_a_job_that_diverges_stops_and_keeps_its_last_good_model(built: Consortium) -> None:
+    """Adam's steps of 600,000 in directions that noise draws: the second or a later one leaves what a model may be."""
+    how = {"method": "sgd", "optimizer": "adam", "rate": 1.0, "clip": 1.0, "batch": 100.0, "learning_rate": 6e5}
+    before = spent(built, "hospital-b")
+    with built.session() as session:
+        with pytest.raises(QueryError, match="diverged"):
+            session.train("linear", noise_multiplier=1000.0, rounds=200, spare_rounds=0, **AWARDS, **how)
+        failed = next(job for job in session.jobs() if "diverged" in job.reason)
+        model = session.model(failed.request_id)
+    assert not model.complete
+    assert 2 <= len(model.rounds) < 200
+    assert 0 < abs(model.theta).max() <= 1e6
+    assert "ended early" in model.card()
+    cost = model.plan.round_rho_nano
+    wait_for(lambda: spent(built, "hospital-b") - before == len(model.rounds) * cost)
+
+
+def test_agents_without_torch_refuse_networks_before_anything_is_spent(
+    built: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "analytics_client.agent.training.networks", None)
+    before = spent(built, "hospital-a")
+    asked = AWARDS | {"method": "sgd", "clip": 1.0, "learning_rate": 0.3, "noise_multiplier": 1.0, "rounds": 3}
+    with built.session() as session, pytest.raises(QueryError, match="without PyTorch"):
+        session.train("mlp", hidden=[4], **asked)
+    assert spent(built, "hospital-a") == before
