@@ -44,7 +44,9 @@ def network(
     """The plan of a job of three rounds on a network."""
     keys = json.dumps([str(digit) for digit in range(classes)])
     text = f'name = "net"\nmax_persons = {persons}\n[columns.y]\ntype = "category"\ncategories = {keys}\n'
-    text += "".join(f'[columns.x{n}]\ntype = "number"\nlower = -1\nupper = 1\n' for n in range(inputs))
+    text += "".join(
+        f'[columns.x{n}]\ntype = "number"\nnullable = false\nlower = -1\nupper = 1\n' for n in range(inputs)
+    )
     dataset = from_toml(text)
     asked = {"method": "sgd", "rate": 0.5, "batch": 100.0, "learning_rate": 0.1} | how
     descent = Descent(optimizer="sgd", noise_multiplier=1.0, clip=1.0, hidden=hidden, **asked)
@@ -125,7 +127,7 @@ def schema_of(dataset: Dataset) -> str:
     text = f'name = "{dataset.name}"\nmax_persons = {dataset.max_persons}\n'
     for column in dataset.columns:
         keys = getattr(column.kind, "categories", None)
-        text += f"[columns.{column.name}]\n"
+        text += f"[columns.{column.name}]\nnullable = {str(column.nullable).lower()}\n"
         text += (
             f'type = "category"\ncategories = {json.dumps(list(keys))}\n'
             if keys

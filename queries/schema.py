@@ -11,6 +11,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from protos.v1 import schema_pb2
@@ -64,7 +65,7 @@ class Column:
     nullable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dataset:
     """A dataset's whole public description. `privacy_unit` is "" where every row is another person."""
 
@@ -81,10 +82,15 @@ class Dataset:
 
     def column(self, name: str, *, line: int = 0, position: int = 0) -> Column:
         """Return the column; raise UnknownName, suggesting the nearest, where there is none."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise UnknownName("column", name, (c.name for c in self.columns), line=line, column=position)
+        found = self._by_name.get(name)
+        if found is None:
+            raise UnknownName("column", name, (c.name for c in self.columns), line=line, column=position)
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        """The first column of each name, as there may be a thousand."""
+        return {column.name: column for column in reversed(self.columns)}
 
     def numeric(self, name: str) -> Numeric:
         """Return the kind of a numeric column; raise SchemaError where it is categorical."""

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from queries import ir
 from queries.errors import QueryError
-from queries.limits import MAX_FEATURES, walk
+from queries.limits import MAX_FEATURES, MAX_NODES, walk
 from queries.resolve import resolve
 from queries.schema import Categorical, Column, Dataset, Numeric
 from queries.training.options import (
@@ -189,6 +189,11 @@ def make_job(
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
     present = [ir.Not(ir.IsNull(name)) for name in names if dataset.column(name).nullable]
+    if 2 * len(present) + 1 > MAX_NODES:
+        raise QueryError(
+            f"{len(present):,} columns of this job may lack values, which is more than a condition can leave out",
+            hint="publish columns that are always there, like pixels, with nullable = false",
+        )
     conditions = (*([where] if where is not None else []), *present)
     condition = None if not conditions else conditions[0] if len(conditions) == 1 else ir.AllOf(conditions)
     if model not in MODELS:

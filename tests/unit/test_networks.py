@@ -180,3 +180,19 @@ def test_a_cnn_has_one_encoding() -> None:
     asked = planned(job("cnn", CNN)).job
     assert decode_job(encode_job(asked)) == asked
     assert asked.shape.startswith("train cnn by sgd y ~ p0 + p1")
+
+
+def test_an_image_of_28_by_28_is_planned_where_its_pixels_are_always_there() -> None:
+    def dataset(nullable: str) -> str:
+        pixels = "".join(
+            f'[columns.p{n}]\ntype = "number"\nlower = 0\nupper = 1\nnullable = {nullable}\n' for n in range(784)
+        )
+        return f'name = "d"\nmax_persons = 60000\n[columns.y]\ntype = "category"\ncategories = ["a", "b"]\n{pixels}'
+
+    how = replace(CNN, image=(28, 28, 1), filters=(8, 16))
+    terms = tuple((f"p{n}",) for n in range(784))
+    always = from_toml(dataset("false"))
+    plan = make_job(always, "cnn", "y", terms, descent=how)
+    assert decode_job(encode_job(plan)) == plan
+    with pytest.raises(QueryError, match="785 columns of this job may lack values"):
+        make_job(from_toml(dataset("true")), "cnn", "y", terms, descent=how)
