@@ -30,6 +30,8 @@ MIN_SHARE_VARIANCE = 16
 MOST_LAYERS = 8
 LARGEST_LAYERED = 500
 """Institutions above whom noise has no layers: they draw their neighbours, and the argument is for a full graph."""
+MOST_LAYER_SHARES = 1600
+"""That a member deals for its layers: beyond, rosters would grow faster than what they save."""
 MOST_DRAWS = 1 << 22
 """Of layers, by all institutions together: about a tenth of a second for whoever takes them off."""
 LOG_TAU = -60 * log(10)
@@ -190,11 +192,11 @@ def rungs_of(threshold: int, invited: int, length: int) -> tuple[int, ...]:
     """Return at which numbers of survivors a layer of noise can be taken off, rising to all who are invited.
 
     Every number above the threshold, unless that makes more than MOST_LAYERS: then fewer, closer together near full
-    attendance. Fewer also where the vector is long, since whoever takes layers off draws them again; none in rounds
-    whose members draw their neighbours.
+    attendance. Fewer also among more than 200, and where the vector is long, since whoever takes layers off draws them
+    again; none in rounds whose members draw their neighbours.
     """
     spare = invited - threshold
-    count = min(MOST_LAYERS, spare, MOST_DRAWS // (invited * length))
+    count = min(MOST_LAYERS, MOST_LAYER_SHARES // invited, spare, MOST_DRAWS // (invited * length))
     if invited > LARGEST_LAYERED or count < 1:
         return ()
     if count == spare:

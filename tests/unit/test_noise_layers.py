@@ -80,6 +80,7 @@ def test_long_vectors_have_fewer_layers_and_drawn_rounds_none() -> None:
     assert rungs_of(7, 10, MOST_DRAWS // 10) == (10,)
     assert rungs_of(7, 10, MOST_DRAWS // 9) == ()
     assert rungs_of(334, LARGEST_LAYERED, 1)[-1] == LARGEST_LAYERED == LARGEST_FULL_GRAPH
+    assert [len(rungs_of(2 * n // 3 + 1, n, 1)) for n in (50, 200, 400, 500)] == [7, 8, 4, 3]
     assert rungs_of(335, LARGEST_LAYERED + 1, 1) == ()
 
 
