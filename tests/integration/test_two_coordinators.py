@@ -44,6 +44,11 @@ type = "integer"
 lower = 0
 upper = 100
 nullable = false
+[columns.visits]
+type = "integer"
+lower = 0
+upper = 10
+nullable = false
 """
 COUNT = "SELECT COUNT(*) AS n FROM people"
 SIDES = {"one": ("ash", "birch", "cedar"), "two": ("dogwood", "elm", "fir")}
@@ -128,7 +133,7 @@ class Pair:
 
     def run_agent(self, name: str) -> None:
         data = self.folder / f"{name}.csv"
-        data.write_text("id,age\n" + "".join(f"{name}{i},{i % 90}\n" for i in range(200)))
+        data.write_text("id,age,visits\n" + "".join(f"{name}{i},{i % 90},{i % 7}\n" for i in range(200)))
         text = f'[datasets.people]\npath = "{data}"\n' + EVERYTHING.format(dataset="people", epsilon=1000.0)
         (self.folder / name / "agent.toml").write_text(text)
         running = Running(Agent(self.folder / name).run)
@@ -255,6 +260,40 @@ def test_killed_coordinator_s_request_is_ended_by_the_other(pair: Pair, sessions
     assert (told.step, told.failure.message) == ("failed", INTERRUPTED.message)
     assert sessions["two"].query(COUNT, epsilon=1).survivors == SIDES["two"]
     check_log(pair)
+
+
+def test_job_of_a_killed_coordinator_goes_on_at_the_other(pair: Pair, sessions: dict[str, Session]) -> None:
+    """After the last released round, with the institutions that are connected there; nothing is released twice."""
+    fatal = pair.folder / "two" / FATAL
+    fatal.write_text("before _Job._release.work#3")
+    with ThreadPoolExecutor(1) as other:
+        training = other.submit(
+            lambda: sessions["two"].train(
+                "poisson", rho=20.0, rounds=6, spare_rounds=6, dataset="people", label="visits", features=["age"]
+            )
+        )
+        assert pair.processes["two"].wait(WITHIN_S) == -9
+        store = Store.open(pair.configs["one"].store_url)
+
+        def jobs() -> dict[bytes, tuple[str, int]]:
+            with store.read() as uow:
+                rows = [row for row in uow.requests_of("ben") if uow.job_rounds(row.request_id)]
+                return {row.request_id: (row.state, len(uow.job_rounds(row.request_id))) for row in rows}
+
+        eventually("the job is over", lambda: [state for state, _ in jobs().values()] == ["released"])
+        fatal.unlink()
+        pair.start("two")
+        training.exception(WITHIN_S)  # whatever the analyst's own patience was
+    ((request_id, _),) = jobs().items()
+    with store.read() as uow:
+        released = [analyst_pb2.Progress.FromString(stored) for stored in uow.job_rounds(request_id)]
+    store.close()
+    assert [tuple(progress.institutions) for progress in released] == [SIDES["two"]] * 2 + [SIDES["one"]] * 4
+    eventually("two serves again", lambda: serving(sessions["two"]) == SIDES["two"])
+    assert sessions["two"].model(request_id.hex()).complete
+    with open_log(pair.folder / "olga") as audit:
+        report, _ = audit.verify()
+    assert report.ok, report
 
 
 def test_start_leaves_alone_what_a_living_one_runs(pair: Pair, sessions: dict[str, Session]) -> None:
