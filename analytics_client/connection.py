@@ -212,6 +212,7 @@ def joined(messages: Iterable[analyst_pb2.Progress]) -> Iterator[analyst_pb2.Pro
         if len(pieces) > 1:
             progress.release = b"".join(pieces)
         pieces.clear()
+        left = LONGEST_RELEASE_BYTES  # of each: a job has many
         yield progress
 
 

@@ -47,6 +47,9 @@ from trust.identity.requests import MAX_LIFETIME, build_request
 from trust.rpc import channel as channels
 from trust.rpc.errors import translated
 
+SECONDS_PER_NUMBER = 1e-6
+"""Beside what every call may take: fetching the rounds of a large model is a matter of megabytes a second."""
+
 
 class JobSession(Connection):
     """A connection that trains."""
@@ -225,7 +228,8 @@ class JobSession(Connection):
     def _rounds(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> VerifiedRounds:
         with translated(self.profile.address):
             request = analyst_pb2.RoundsRequest(request_id=request_id)
-            rounds = list(joined(self._stub.Rounds(request, timeout=channels.ROUND_DEADLINE_S)))
+            seconds = channels.ROUND_DEADLINE_S + plan.slots * plan.length * SECONDS_PER_NUMBER
+            rounds = list(joined(self._stub.Rounds(request, timeout=seconds)))
         membership = self._published(fresh_s=0).membership
         with evidence.kept(self.profile.folder, self.profile.id, [membership.envelope], self.profile.governance_key):
             verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)

@@ -22,6 +22,14 @@ def test_pieces_come_out_whole_and_in_order() -> None:
     assert reports[1].release == b"aaaaabbbbbc"
 
 
+def test_a_job_may_have_many_large_releases() -> None:
+    """Each of three quarters of what one release may be."""
+    pieces = LONGEST_RELEASE_BYTES * 3 // 4 // PIECE
+    whole = [piece("release", bytes(PIECE))] * pieces
+    sizes = [len(report.release) for report in joined([*whole, piece("round", b"c"), *whole, piece("round", b"d")])]
+    assert sizes == [pieces * PIECE + 1] * 2
+
+
 def test_a_coordinator_that_never_stops_sending_is_refused_before_memory_is_full() -> None:
     sent = 0
 
