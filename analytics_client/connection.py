@@ -64,6 +64,10 @@ class Progress:
     """Of a training job: how many rounds are released."""
     reason: str = ""
     """Of a training job that waits, or tries a round again: why."""
+    epsilon: float = 0.0
+    """Of a training job: what its released rounds have cost."""
+    loss: float | None = None
+    """Of a training job: the loss at the start of the latest round, with its noise; None where none was paid for."""
 
 
 @dataclass(frozen=True)

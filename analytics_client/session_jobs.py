@@ -35,12 +35,15 @@ from analytics_client.training import (
     model_of,
     verify_rounds,
 )
+from analytics_client.training.rounds import Verification
 from protos.v1 import analyst_pb2, query_pb2
 from queries.errors import (
     BudgetError,
+    CohortiumError,
     QueryError,
     ServiceError,
 )
+from queries.training.course import loss_of
 from queries.training.encode import decode_job, encode_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 from trust.identity.requests import MAX_LIFETIME, build_request
@@ -141,13 +144,20 @@ class JobSession(Connection):
             lifetime=lifetime,
         )
         before = self._pins.log_size
-        self._follow(request_id, self._run(request_id, envelope, steps=on_progress is not None, job=True), on_progress)
+        told = self._told(request_id, plan, on_progress)
+        self._follow(request_id, self._run(request_id, envelope, steps=told is not None, job=True), told)
         return request_id, before
 
     def watch(self, request_id: str, on_progress: Callable[[Progress], None] | None = None) -> Trained:
         """Follow one of this analyst's jobs to its end, and return the model. Raise as `train`."""
         status = self._job(request_id)
-        self._follow(status.request_id, iter([self._resume(status.request_id)]), on_progress)
+        told = None if on_progress is None else self._told(status.request_id, self._plan_of(status), on_progress)
+        if status.state == "running":  # the same request again follows the first one
+            envelope = status.request.SerializeToString(deterministic=True)
+            reports = self._run(status.request_id, envelope, steps=told is not None, job=True)
+        else:
+            reports = iter([self._resume(status.request_id)])
+        self._follow(status.request_id, reports, told)
         return self.model(request_id)
 
     def jobs(self) -> list[JobListing]:
@@ -163,12 +173,17 @@ class JobSession(Connection):
         with translated(self.profile.address):
             self._stub.Stop(analyst_pb2.StopRequest(request_id=status.request_id), timeout=channels.CALL_DEADLINE_S)
 
-    def model(self, request_id: str) -> Trained:
+    def model(self, request_id: str, *, rounds: int | None = None) -> Trained:
         """Return the model that one of this analyst's jobs has reached, verified anew. `request_id`: its first digits.
 
-        Raise QueryError where no round has been released, and as `query`.
+        With `rounds` the one that it had reached after so many, to be evaluated beside later ones. Raise QueryError
+        where no round, or not as many, has been released, and as `query`.
         """
         status = self._job(request_id)
+        plan = self._plan_of(status)
+        return model_of(plan, self._rounds(status.request_id, plan, first=rounds), status.request_id)
+
+    def _plan_of(self, status: analyst_pb2.JobStatus) -> JobPlan:
         signed = query_pb2.QueryRequest.FromString(status.request.payload)
         overview = self._published(fresh_s=FRESH_S)
         listing = self._listing(signed.dataset, overview)
@@ -177,8 +192,7 @@ class JobSession(Connection):
                 f"dataset {signed.dataset!r} has a newer description than the one this job was made for",
                 hint="its coefficients cannot be read with another one",
             )
-        plan = make_job_plan(decode_job(signed.job), listing.dataset, signed.rho_nano)
-        return model_of(plan, self._rounds(status.request_id, plan), status.request_id)
+        return make_job_plan(decode_job(signed.job), listing.dataset, signed.rho_nano)
 
     def _job(self, request_id: str) -> analyst_pb2.JobStatus:
         with translated(self.profile.address):
@@ -209,15 +223,14 @@ class JobSession(Connection):
         self,
         request_id: bytes,
         reports: Iterator[analyst_pb2.Progress],
-        on_progress: Callable[[Progress], None] | None,
+        told: Callable[[analyst_pb2.Progress], None] | None,
     ) -> None:
         """Follow a job to its end. Raise the error that it ended with."""
-        last, rounds = None, 0
+        last = None
         for progress in reports:
             last = progress
-            rounds += progress.step in {"round", "released"}
-            if on_progress is not None:
-                on_progress(Progress(progress.step, tuple(progress.institutions), rounds, progress.failure.message))
+            if told is not None:
+                told(progress)
         if last is not None and last.step == "failed":
             raise error_of(last.failure)
         if last is None or last.step != "released":
@@ -225,11 +238,45 @@ class JobSession(Connection):
                 "the coordinator ended the job without a result", hint=f"cohortium watch {request_id.hex()[:12]}"
             )
 
-    def _rounds(self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0) -> VerifiedRounds:
+    def _told(
+        self, request_id: bytes, plan: JobPlan, on_progress: Callable[[Progress], None] | None
+    ) -> Callable[[analyst_pb2.Progress], None] | None:
+        """Return what tells `on_progress` of a job. Of rounds that come whole, and hold, it reads the loss.
+
+        What does not hold here is left to the end, where every round is verified under the membership then in force.
+        """
+        if on_progress is None:
+            return None
+        verification = Verification(request_id=request_id, plan=plan, membership=self._published().membership)
+        rounds, whole = 0, True
+
+        def tell(progress: analyst_pb2.Progress) -> None:
+            nonlocal rounds, whole
+            loss = None
+            if progress.step in {"round", "released"}:
+                rounds += 1
+                whole = whole and bool(progress.release)
+                try:
+                    loss = loss_of(plan, verification.take(progress)) if whole else None
+                except CohortiumError:
+                    whole = False
+            spent = plan.epsilon(rounds) if rounds else 0.0
+            who, why = tuple(progress.institutions), progress.failure.message
+            on_progress(Progress(progress.step, who, rounds, why, spent, loss))
+
+        return tell
+
+    def _rounds(
+        self, request_id: bytes, plan: JobPlan, *, log_size_before: int = 0, first: int | None = None
+    ) -> VerifiedRounds:
         with translated(self.profile.address):
             request = analyst_pb2.RoundsRequest(request_id=request_id)
             seconds = channels.ROUND_DEADLINE_S + plan.slots * plan.length * SECONDS_PER_NUMBER
             rounds = list(joined(self._stub.Rounds(request, timeout=seconds)))
+        if first is not None:
+            if not 1 <= first <= len(rounds):
+                raise QueryError(f"the job has released {len(rounds)} rounds, not {first}")
+            rounds = rounds[:first]
         membership = self._published(fresh_s=0).membership
         with evidence.kept(self.profile.folder, self.profile.id, [membership.envelope], self.profile.governance_key):
             verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)

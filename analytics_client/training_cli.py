@@ -40,6 +40,9 @@ Plot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Also draw coefficients or the learning curve (.png, .svg).", show_default=False),
 ]
+After = Annotated[
+    int | None, typer.Option("--rounds", help="The model after so many rounds; else the latest.", show_default=False)
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The first digits of a job's id, as `jobs` lists it.")]
 
 
@@ -87,6 +90,7 @@ def train(
 def evaluate(
     job: JobId,
     *,
+    rounds: After = None,
     epsilon: Annotated[float | None, typer.Option(help="What it may cost; or --rho.", show_default=False)] = None,
     rho: Annotated[float | None, typer.Option(help="What it may cost, in zCDP.", show_default=False)] = None,
     purpose: Annotated[str, typer.Option(help="What for; policies decide by it.")] = "exploration",
@@ -104,7 +108,7 @@ def evaluate(
     _check_picture(plot)
     with connect(profile) as session:
         try:
-            found = session.evaluate(session.model(job), epsilon=epsilon, rho=rho, purpose=purpose)
+            found = session.evaluate(session.model(job, rounds=rounds), epsilon=epsilon, rho=rho, purpose=purpose)
         except CohortiumError as error:
             for line in render.refusal_lines(error):
                 typer.echo(line, err=True)
@@ -136,8 +140,8 @@ def watch(job: JobId, profile: Profile = None, as_json: Json = False) -> None:
     """Wait for a job to end, and print its model."""
     from analytics_client.session import connect
 
-    with connect(profile) as session:
-        model = session.watch(job)
+    with connect(profile) as session, _rounds_shown(None) as show:
+        model = session.watch(job, show)
     _print(model, None, as_json=as_json)
 
 
@@ -155,6 +159,7 @@ def stop(job: JobId, profile: Profile = None) -> None:
 def model(
     job: JobId,
     *,
+    rounds: After = None,
     card: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a model card (Markdown).", show_default=False)
     ] = None,
@@ -167,7 +172,7 @@ def model(
 
     _check_picture(plot)
     with connect(profile) as session:
-        found = session.model(job)
+        found = session.model(job, rounds=rounds)
     _print(found, card, as_json=as_json)
     if plot is not None:
         _draw(found.plot, plot)
@@ -214,11 +219,15 @@ def _rounds_shown(rounds: Any) -> Iterator[Callable[[Progress], None] | None]:
         return
     from rich.console import Console
 
+    seen = {"loss": ""}
     with Console(stderr=True).status("asking") as status:
 
         def show(progress: Progress) -> None:
             who = f" by {', '.join(progress.institutions)}" if progress.institutions else ""
             why = f": {progress.reason}" if progress.reason else ""
-            status.update(f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}: {progress.step}{who}{why}")
+            spent = f", epsilon {progress.epsilon:.3g} spent" if progress.rounds else ""
+            seen["loss"] = f", loss {progress.loss:.4g}" if progress.loss is not None else seen["loss"]
+            number = f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}"
+            status.update(f"{number}: {progress.step}{who}{why}{spent}{seen['loss']}")
 
         yield show

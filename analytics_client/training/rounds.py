@@ -5,14 +5,14 @@ The model is computed here; the coordinator's own computation is only compared w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from analytics_client.gossip import verify_witnessed
 from analytics_client.verification import COORDINATOR, TELL, verify_release
-from protos.v1 import analyst_pb2
+from protos.v1 import analyst_pb2, query_pb2
 from queries.errors import ProtocolViolation, QueryError
 from queries.training import newton
 from queries.training.course import make_course
@@ -49,50 +49,79 @@ class VerifiedRounds:
 
 
 def verify_rounds(
-    progresses: Sequence[analyst_pb2.Progress], *, request_id: bytes, plan: JobPlan, membership: MembershipDocument
+    progresses: Iterable[analyst_pb2.Progress], *, request_id: bytes, plan: JobPlan, membership: MembershipDocument
 ) -> VerifiedRounds:
     """Return the job's rounds. Raise as `verify_release` for any, and ProtocolViolation where they are no sequence."""
-    rounds: list[Round] = []
-    releases: list[newton.Released] = []
-    course, diverged = make_course(plan), False
-    size, root, note, last_slot, last_seq = 0, b"", b"", -1, -1
-    for number, progress in enumerate(progresses):
+    verification = Verification(request_id=request_id, plan=plan, membership=membership)
+    for progress in progresses:
+        verification.take(progress)
+    return verification.result()
+
+
+class Verification:
+    """Rounds of a job, verified one after the other as they come."""
+
+    def __init__(self, *, request_id: bytes, plan: JobPlan, membership: MembershipDocument) -> None:
+        self._request_id = request_id
+        self._plan = plan
+        self._membership = membership
+        self._course = make_course(plan)
+        self._rounds: list[Round] = []
+        self._releases: list[newton.Released] = []
+        self._head: tuple[int, bytes, bytes] = 0, b"", b""
+        self._diverged = False
+
+    def take(self, progress: analyst_pb2.Progress) -> newton.Released:
+        """Verify the next round, and return what it released. Raise as `verify_rounds`."""
+        plan, course = self._plan, self._course
         verified = verify_release(
-            progress, request_id=request_id, plan=plan, rho_nano=plan.rho_nano, membership=membership
+            progress, request_id=self._request_id, plan=plan, rho_nano=plan.rho_nano, membership=self._membership
         )
         release = verified.release
         verify_witnessed(
             progress,
             release.survivors,
-            request_id=request_id,
-            membership=membership,
+            request_id=self._request_id,
+            membership=self._membership,
             head=(verified.log_size, verified.log_root),
         )
-        if diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
+        last_slot, last_seq = (self._rounds[-1].slot, self._rounds[-1].log_seq) if self._rounds else (-1, -1)
+        if self._diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
             raise _violation("released rounds of a job out of their order")
         named = set(plan.job.institutions)
         if named and not set(release.survivors) <= named:
             raise _violation("asked institutions that the job does not name")
-        if release.model_hash:
-            own = plan.encode_model(course.theta)
-            if model_hash(own) != release.model_hash:
-                raise _violation("asked a round of a job at another model than the releases before it give")
-            release.model = own
-        asked_at = plan.decode_model(release.model)
-        if not np.allclose(asked_at, course.theta, rtol=_AGREE, atol=_AGREE):
-            raise _violation("asked a round of a job at another model than the releases before it give")
+        asked_at = self._asked_at(release)
         survivors = len(release.survivors)
         sums, deviation = plan.read(np.asarray(release.sums, dtype=np.int64), verified.noise, survivors)
-        releases.append(newton.Released(asked_at, sums, deviation, survivors))
-        rounds.append(Round(number + 1, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
-        last_slot, last_seq = release.slot, verified.log_seq
-        if verified.log_size > size:
-            size, root, note = verified.log_size, verified.log_root, verified.log_note
+        released = newton.Released(asked_at, sums, deviation, survivors)
+        self._releases.append(released)
+        number = len(self._releases)
+        self._rounds.append(Round(number, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
+        if verified.log_size > self._head[0]:
+            self._head = verified.log_size, verified.log_root, verified.log_note
         try:
-            course.take(releases[-1])
+            course.take(released)
         except QueryError:  # the model before it is the last good one; nothing may follow
-            diverged = True
-    return VerifiedRounds(tuple(rounds), tuple(releases), course.theta, diverged, size, root, note)
+            self._diverged = True
+        return released
+
+    def _asked_at(self, release: query_pb2.Release) -> Floats:
+        """Return the model that a round was asked at: the one that the releases before it give."""
+        model = release.model
+        if release.model_hash:
+            model = self._plan.encode_model(self._course.theta)
+            if model_hash(model) != release.model_hash:
+                raise _violation("asked a round of a job at another model than the releases before it give")
+        asked_at = self._plan.decode_model(model)
+        if not np.allclose(asked_at, self._course.theta, rtol=_AGREE, atol=_AGREE):
+            raise _violation("asked a round of a job at another model than the releases before it give")
+        return asked_at
+
+    def result(self) -> VerifiedRounds:
+        """Return the rounds so far."""
+        rounds, releases = tuple(self._rounds), tuple(self._releases)
+        return VerifiedRounds(rounds, releases, self._course.theta, self._diverged, *self._head)
 
 
 def _violation(what: str) -> ProtocolViolation:

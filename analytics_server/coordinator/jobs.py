@@ -38,6 +38,8 @@ PAUSE_S = 1.0
 """Between tries while too few institutions are connected or answer."""
 PATIENCE = 3
 """Rounds in a row that may fail without costing anything before the job waits longer between tries."""
+TOLD_BYTES = 8 << 10
+"""Longest release that is told, and kept in memory, while its job runs."""
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -151,7 +153,7 @@ class _Job:
         stored = await self._tools.database.read(lambda uow: uow.job_rounds(self.verified.request_id))
         done = [analyst_pb2.Progress.FromString(progress) for progress in stored]
         for progress in done:
-            self._live.report(_without_release(progress))
+            self._live.report(_report(progress))
         course, slot = make_course(self._plan), 0
         for progress in done:
             self._asking.spent_before()
@@ -180,7 +182,7 @@ class _Job:
             progress, release = await self._release(job, sums, last=number == self._plan.job.rounds)
             self._asking.close("released")
             if number < self._plan.job.rounds:
-                self._live.report(_without_release(progress))
+                self._live.report(_report(progress))
                 course.take(self._read(release, self._plan.decode_model(job.model)))
         return _without_release(progress)
 
@@ -297,6 +299,11 @@ class _Job:
 def _is_job(envelope: bytes) -> bool:
     payload = envelope_pb2.Envelope.FromString(envelope).payload
     return bool(query_pb2.QueryRequest.FromString(payload).job)
+
+
+def _report(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:
+    """Return a round as it is told while the job runs: with a small release, from which a follower reads the loss."""
+    return progress if len(progress.release) <= TOLD_BYTES else _without_release(progress)
 
 
 def _without_release(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:

@@ -13,6 +13,7 @@ import numpy as np
 from queries.errors import QueryError
 from queries.training import clusters, forest, newton
 from queries.training.boosting import Boosting
+from queries.training.cox import Cox
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
 from queries.training.job import Descent
@@ -20,6 +21,7 @@ from queries.training.kmeans import Clustering
 from queries.training.newton import Released
 from queries.training.plan import JobPlan
 from queries.training.scores import Scores
+from queries.training.statistics import Glm
 
 _ADAM = (0.9, 0.999, 1e-8)
 _LARGEST = 1e6
@@ -43,6 +45,20 @@ def make_course(plan: JobPlan) -> Course:
     if isinstance(plan.statistic, Boosting):
         return _Steps(plan, plan.statistic.initial(), forest.advance)
     return _Still() if isinstance(plan.statistic, Scores) else _Steps(plan, newton.initial(plan), newton.advance)
+
+
+def loss_of(plan: JobPlan, release: Released) -> float | None:
+    """Return the loss at the model that a release was asked at, as the noise left it; None where none was paid for."""
+    if isinstance(plan.statistic, Clustering):
+        return clusters.inertia(plan, release)
+    if isinstance(plan.statistic, Boosting):
+        return forest.loss(plan, release)
+    if not isinstance(plan.statistic, Glm | Cox):
+        return None
+    try:
+        return newton.loss(plan, release)
+    except QueryError:  # drowned by the noise
+        return None
 
 
 class _Still:

@@ -129,11 +129,15 @@ def fit(plan: JobPlan, releases: Sequence[Released]) -> Fit:
         dispersion=dispersion,
         rounds=len(releases),
         converged=converged and bool(seen),
-        losses=tuple(_loss(plan, release) for release in releases),
+        losses=tuple(loss(plan, release) for release in releases),
     )
 
 
-def _loss(plan: JobPlan, release: Released) -> float:
+def loss(plan: JobPlan, release: Released) -> float:
+    """Return the mean loss of a person (of "cox", of an event) at the model that a release was asked at.
+
+    Raise QueryError where the noise drowns it.
+    """
     moments = plan.statistic.moments(release.sums, release.theta, release.deviation)
     return moments.loss / max(moments.label if plan.job.model == "cox" else moments.count, 1.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -195,11 +196,22 @@ def test_a_job_waits_for_institutions_and_goes_on(built: Consortium) -> None:
     training = Training(built, cut, rho=60.0, rounds=6, spare_rounds=6)
     assert training.waiting.wait(60)
     assert next(p for p in training.told if p.step == "waiting").reason.startswith("'awards' is served by 2")
-    for institution in FIVE[:3]:
-        built.start_agent(institution)
-    ended = training.result()
+    told: list[Progress] = []
+    with built.session() as other, ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(other.watch, running_job(built), told.append)
+        while not any(progress.step == "waiting" for progress in told):
+            assert not watching.done(), watching.result()
+            threading.Event().wait(0.02)
+        for institution in FIVE[:3]:
+            built.start_agent(institution)
+        ended = training.result()
+        watched = watching.result(60)
     assert isinstance(ended, Trained), ended
     assert ended.complete
+    assert watched.to_dict() == ended.to_dict()
+    # Who comes late is told of the rounds before it too.
+    assert [p.rounds for p in told if p.step in ("round", "released")] == [1, 2, 3, 4, 5, 6]
+    assert [p.loss for p in told if p.step == "round"] == list(ended.losses[:5])
     assert ended.rounds[-1].survivors == FIVE
 
 

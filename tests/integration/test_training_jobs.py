@@ -79,13 +79,23 @@ def test_one_charge_and_the_spare_round_returns(built: Consortium) -> None:
     with built.session() as session:
         model = session.train("poisson", rho=5.0, rounds=4, spare_rounds=1, on_progress=told.append, **AWARDS)
         again = session.model(model.request_id[:12])
+        early = session.model(model.request_id, rounds=2)
+        with pytest.raises(QueryError, match="has released 4 rounds, not 5"):
+            session.model(model.request_id, rounds=5)
         listed = {job.request_id: job for job in session.jobs()}
     assert [round_.slot for round_ in model.rounds] == [0, 1, 2, 3]
     assert [round_.log_seq for round_ in model.rounds] == sorted({round_.log_seq for round_ in model.rounds})
     assert again.to_dict() == model.to_dict()
     assert listed[model.request_id].state == "released"
+    assert [round_.number for round_ in early.rounds] == [1, 2]
+    assert not early.complete
     assert listed[model.request_id].question == "train poisson num_awards ~ prog + math where math, num_awards, prog"
     assert [progress.rounds for progress in told if progress.step in ("round", "released")] == [1, 2, 3, 4]
+    done = [progress for progress in told if progress.step in ("round", "released")]
+    assert [progress.epsilon for progress in done] == pytest.approx([model.plan.epsilon(n) for n in (1, 2, 3, 4)])
+    assert isinstance(model, TrainedModel)
+    # The last round's loss is the model's own to say: its release comes with the result.
+    assert [progress.loss for progress in done] == [*model.fit.losses[:3], None]
     assert model.cost.rho == pytest.approx(4.0)
     wait_for(lambda: spent(built, "hospital-a") - before == 4_000_000_000)
     assert all(coefficient.noise_error > 0 for coefficient in model.coefficients)
