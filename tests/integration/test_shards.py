@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import pytest
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness import sealer
 from harness.audit import INSTITUTIONS, ORIGIN, World
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
+from analytics_server import governance
 from analytics_server.audit import sealing
 from analytics_server.audit.fsck import Report, fsck
+from analytics_server.cli import app
+from analytics_server.config import load
 from analytics_server.store import ShardRow, Store, engine, schema
+from analytics_server.store.roles import grant_writer
 from queries.errors import ConfigError, LogError, ServiceError
 from trust.identity import keys
+from trust.tlog.cosignature import Cosigner
 from trust.tlog.entries import decode
 from trust.tlog.merkle import leaf_hash, verify_consistency, verify_inclusion
+from trust.tlog.notes import parse
 
 DAY_MS = 86_400_000
 SEALER = Path(sealer.__file__)
@@ -35,7 +46,7 @@ def world(store_url: str, tmp_path: Path) -> Iterator[World]:
     made = World(Store.open(store_url, tmp_path / "shards"))
     made.begin()
     for day in range(5):
-        for number in range(4):
+        for number in range(3):
             made.query(denied_by="beta" if number % 2 else "", dataset=("patients", "labs")[number % 2])
         if day < 4:
             made.witness()
@@ -142,6 +153,7 @@ def test_expired_shard_leaves_a_log_that_verifies(world: World) -> None:
     assert world.entries()[0][0] == second.end
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_what_may_not_be_sealed(world: World) -> None:
     assert seal(world, days=5.1) is None  # nothing that old is cosigned
     with world.store.begin() as uow:
@@ -156,6 +168,7 @@ def test_what_may_not_be_sealed(world: World) -> None:
         assert sealed.end == uow.cosigned_size(ended)  # not the last day: nobody has cosigned it
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_running_request_stays_in_the_tables(world: World) -> None:
     with world.store.read() as uow:
         third = uow.leaves(0, 9, kind="requested")[6]
@@ -174,6 +187,7 @@ def on(connection: sa.Connection, table: str) -> str:
     return "" if connection.dialect.name == "sqlite" else f" ON {table}"
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_absent_file_is_named_and_the_rest_goes_on(world: World) -> None:
     sealed = seal(world, days=2.5)
     assert sealed is not None
@@ -191,17 +205,20 @@ def test_absent_file_is_named_and_the_rest_goes_on(world: World) -> None:
     assert check(world).findings == ()
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_another_seal_waits(world: World) -> None:
     with sealing._alone(world.store.shards), pytest.raises(ConfigError, match="another process seals"):
         seal(world, days=2.5)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_folder_that_cannot_be_written(world: World) -> None:
     world.store.shards.write_text("a file where the folder should be")
     with pytest.raises(ConfigError, match="cannot open"):
         seal(world, days=2.5)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_full_disk_while_sealing_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = world.entries()
 
@@ -217,6 +234,7 @@ def test_full_disk_while_sealing_loses_nothing(world: World, monkeypatch: pytest
     assert seal(world, days=2.5) is not None
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_damaged_store_is_not_sealed(world: World) -> None:
     with world.store._engine.begin() as connection:
         for table in ("audit_entry",):
@@ -227,6 +245,7 @@ def test_damaged_store_is_not_sealed(world: World) -> None:
     assert counted(world, "audit_entry") == len(world.entries())
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
@@ -251,6 +270,7 @@ def test_changed_file_is_found_and_the_entry_named(world: World, statement: str,
     assert named is None or named in found
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_forged_records_of_shards_are_found(world: World) -> None:
     first, second = seal(world, days=3.5), seal(world, days=2.5)
     assert first is not None
@@ -349,6 +369,83 @@ def test_migration_is_not_undone_under_a_sealed_shard(world: World, store_url: s
     assert check(world).findings == ()
 
 
+# --- as an operator does it ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def founded(store_url: str, tmp_path: Path) -> Path:
+    """A coordinator's folder whose log has a cosigned head."""
+    config = governance.initialise(
+        tmp_path / "server",
+        consortium="north",
+        address="127.0.0.1:7443",
+        enrolment_address="127.0.0.1:7444",
+        governance=None,
+        store=store_url if store_url.startswith("postgresql") else "state.sqlite",
+        minimum_cohort=3,
+        colluders=1,
+        now=datetime.now(UTC),
+    )
+    witness = Cosigner("alpha", Ed25519PrivateKey.generate())
+    with governance.opened(config) as (store, log), store.begin() as uow:
+        head = log.head(uow)
+        line = witness.sign(parse(head.note).text, 1)
+        log.add_cosignature(uow, head.size, "alpha", witness.verifier.public_key, str(line))
+    return config.folder
+
+
+def command(*arguments: str | Path) -> Outcome:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_commands_seal_and_expire(founded: Path) -> None:
+    nothing = command("log", "seal", founded, "--before", "2020-01-01")
+    assert (nothing.exit_code, "Nothing to seal" in nothing.output) == (0, True)
+    sealed = command("log", "seal", founded, "--before", "2999-01-01", "--json")
+    assert sealed.exit_code == 0, sealed.output
+    said = json.loads(sealed.output)
+    path = Path(said["file"])
+    assert path.parent == founded / "shards"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == said["sha256"]
+    assert (said["first"], said["end"]) == (0, 1)
+    assert "No sealed file is that old" in command("log", "expire", founded).output
+    assert path.exists()
+    gone = command("log", "expire", founded, "--before", "2999-01-01")
+    assert (gone.exit_code, f"deleted, with {path.name}" in gone.output) == (0, True)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_day_that_is_none_is_said(founded: Path) -> None:
+    found = command("log", "seal", founded, "--before", "soon")
+    assert isinstance(found.exception, ConfigError)
+    assert "write it as 2026-01-31" in str(found.exception)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_role_of_the_coordinator_cannot_seal_and_the_owner_can(founded: Path, store_url: str) -> None:
+    role = f"writer_{sa.make_url(store_url).database}"
+    owner = engine.make_engine(engine.parse(store_url))
+    with owner.begin() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+    try:
+        grant_writer(store_url, role)
+        text = (founded / "server.toml").read_text().replace("postgres@", f"{role}@")
+        (founded / "server.toml").write_text(text)
+        refused = command("log", "seal", founded, "--before", "2999-01-01")
+        assert "denies the store's role a right" in str(refused.exception)
+        sealed = command("log", "seal", founded, "--before", "2999-01-01", "--store", store_url)
+        assert sealed.exit_code == 0, sealed.output
+        with governance.opened(load(founded)) as (store, _), store.read() as uow:
+            assert uow.sealed_end() == 1
+            assert uow.leaf(0)
+    finally:
+        with owner.begin() as connection:
+            connection.execute(sa.text(f"DROP OWNED BY {role}"))
+            connection.execute(sa.text(f"DROP ROLE {role}"))
+        owner.dispose()
+
+
 # --- killed at every statement ---------------------------------------------------------------------------------------
 
 
@@ -356,7 +453,7 @@ def test_process_killed_at_every_step_of_sealing_and_expiring(world: World, stor
     """Whoever comes after one that died goes on, and between them nothing is lost, doubled or unproved."""
     before, roots = world.entries(), heads(world)
     folder, drawn = tmp_path / "shards", Random()
-    stride = 3 if store_url.startswith("sqlite") else 9
+    stride = 5 if store_url.startswith("sqlite") else 13
     process = subprocess.Popen(
         [sys.executable, str(SEALER), store_url, str(folder), world.log_key.private_bytes_raw().hex()],
         stdin=subprocess.PIPE,
@@ -397,6 +494,7 @@ def test_process_killed_at_every_step_of_sealing_and_expiring(world: World, stor
     assert process.wait(60) == 0
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_random_histories_are_proved_across_shards(world: World) -> None:
     """Seal and expire at random; whatever is kept is proved under every head that is kept."""
     drawn = Random(11)
