@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analytics_client.agent import keys_cli
 from queries.errors import ConfigError
 from trust.command import print_json, run_command
 
@@ -36,6 +37,10 @@ Reason = Annotated[
     str, typer.Option("--reason", metavar="WHY", help="One line; the consortium's log shows it.", show_default=False)
 ]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="As `requests` lists it; its beginning will do.")]
+
+
+app.command()(keys_cli.rotate)
+app.command()(keys_cli.recover)
 
 
 @app.command()
@@ -245,38 +250,6 @@ def renew(
         renewed = ledger_care.renew(book, dataset, analyst, reason)
     for owner in renewed:
         typer.echo(f"Renewed on dataset {dataset!r}: {owner or 'all analysts together'}.")
-
-
-@app.command()
-def rotate(folder: Folder, json: Json = False) -> None:
-    """Change the agent's keys; it may be running. The old ones are in force until governance publishes the new ones."""
-    from analytics_client import profile as profiles
-    from analytics_client import succession
-    from trust.identity.keys import fingerprint
-
-    public = succession.rotate(profiles.load(folder))
-    if json:
-        print_json({"next_key": public})
-        return
-    typer.echo(f"The key {fingerprint(public)} takes over once the operator has published the next membership.")
-
-
-@app.command()
-def recover(
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The invitation that replaces the lost keys.")],
-    folder: Folder,
-    json: Json = False,
-) -> None:
-    """Give a stopped agent that lost its keys new ones under its id. Its ledger and its settings stay as they are."""
-    from analytics_client import succession
-    from trust.identity import keys
-
-    mine = succession.recover(token, folder, roles=("agent",))
-    public = keys.public_bytes(mine.identity_key())
-    if json:
-        print_json({"id": mine.id, "key": public})
-        return
-    typer.echo(f"{mine.id} has key {keys.fingerprint(public)} now: read it to your operator.")
 
 
 @app.command()

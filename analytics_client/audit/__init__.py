@@ -1,7 +1,7 @@
 """Reading and verifying the audit log without trusting whoever keeps it.
 
     history   what there is to verify: entries, signed heads, memberships
-    verify    recompute everything, check every signature, name the entry that is wrong
+    verify    recompute everything, check every signature, name the entry that is wrong; what it finds is a `report`
     database  the same for a copy of an SQLite store, or of an SQLite export
     export    JSON lines, SQLite (opens in Datasette), CSV; `fhir` for hospitals' audit repositories
     reader    the coordinator's Audit service
@@ -26,8 +26,9 @@ from analytics_client.audit.export import (
 from analytics_client.audit.history import Entry, Gone, History
 from analytics_client.audit.reader import AuditReader, Heads, Proof
 from analytics_client.audit.reconcile import Reconciliation, read_journal, reconcile
+from analytics_client.audit.report import Report
 from analytics_client.audit.spending import Spending, spending
-from analytics_client.audit.verify import Report, verify
+from analytics_client.audit.verify import verify
 from trust.tlog.recount import roots_at
 from trust.tlog.stored import Finding
 

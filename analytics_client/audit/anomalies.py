@@ -24,7 +24,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from analytics_client.audit.asked import Asked
-from analytics_client.audit.verify import Report
+from analytics_client.audit.report import Report
 from trust.tlog.entries import moment
 
 Kind = Literal[

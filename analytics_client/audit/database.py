@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analytics_client.audit.history import NOTHING_GONE, Entry, Gone, History, Keys
-from analytics_client.audit.verify import Report, verify
+from analytics_client.audit.report import Report
+from analytics_client.audit.verify import verify
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, notes
 from trust.tlog.merkle import HASH_SIZE

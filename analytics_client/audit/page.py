@@ -15,8 +15,8 @@ from typing import Any
 from analytics_client.audit.anomalies import Anomaly
 from analytics_client.audit.asked import Asked
 from analytics_client.audit.history import Entry
+from analytics_client.audit.report import Report
 from analytics_client.audit.spending import drawing, spending
-from analytics_client.audit.verify import Report
 from protos.v1 import log_pb2
 from queries.accounting import NANO
 from queries.errors import LogError
