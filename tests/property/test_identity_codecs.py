@@ -24,6 +24,9 @@ invitations = st.builds(
     participant=participants,
     role=st.sampled_from(PARTICIPANT_ROLES),
     expires_at=st.integers(-(2**63), 2**63 - 1),
+    recovery=st.booleans(),
+    issuer=st.text(max_size=40),
+    client_id=st.text(max_size=20),
 )
 
 
