@@ -64,7 +64,11 @@ class JobSession(Connection):
         overview = self._published(fresh_s=0)
         plan, listing = self._job_plan(model, overview, epsilon, rho, asked)
         return explain_job(
-            plan, cost_of_job(plan), institutions=listing.serving, colluders=overview.membership.colluders
+            plan,
+            cost_of_job(plan),
+            institutions=listing.serving,
+            colluders=overview.membership.colluders,
+            minimum_cohort=overview.membership.minimum_cohort,
         )
 
     def train(

@@ -170,18 +170,26 @@ class JobExplanation:
         return to_text(job_table(self))
 
 
-def explain_job(plan: JobPlan, cost: Cost, *, institutions: tuple[str, ...], colluders: int) -> JobExplanation:
+def explain_job(
+    plan: JobPlan,
+    cost: Cost,
+    *,
+    institutions: tuple[str, ...],
+    colluders: int,
+    minimum_cohort: int = SMALLEST_COHORT,
+) -> JobExplanation:
     """Return the explanation of a job. Raise QuorumError where too few institutions serve the dataset for any round."""
+    need = max(SMALLEST_COHORT, minimum_cohort)
     named, fraction = plan.job.institutions, plan.job.fraction
     if named:
         institutions = tuple(name for name in institutions if name in named)
-    if len(institutions) < SMALLEST_COHORT:
+    if len(institutions) < need:
         who = f"{len(institutions)} institutions{' of those that the job names' if named else ''}"
         raise QuorumError(
-            f"only {who} serve {plan.dataset.name!r} now; a job needs {SMALLEST_COHORT}",
+            f"only {who} serve {plan.dataset.name!r} now; a job needs {need}",
             hint="cohortium datasets shows who serves what",
         )
-    asked = max(SMALLEST_COHORT, ceil((fraction or 1) * len(institutions) - 1e-9))
+    asked = max(need, ceil((fraction or 1) * len(institutions) - 1e-9))
     threshold = default_threshold(asked)
     noise = plan.noise(plan.rho_nano, threshold=threshold, colluders=colluders, invited=asked)
     return JobExplanation(plan, noise, cost, institutions, asked, threshold, colluders)
