@@ -1,5 +1,6 @@
 """Whole rounds of large models: ten agents and the coordinator in this process, everything over mTLS on loopback.
 
+Processor seconds beside wall seconds tell, on a machine that others use too, what a round takes of an idle one.
 `private` runs the product: signed requests, policy, ledgers, noise, masks, the log, SQLite, verification by nobody but
 the parties of the round (the analyst verifies afterwards). `plain_fedavg` is the yardstick.
 """
@@ -7,6 +8,7 @@ the parties of the round (the analyst verifies afterwards). `plain_fedavg` is th
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -91,6 +93,13 @@ def compared(hidden: tuple[int, ...], *, rows: int, rounds: int, **how: Any) -> 
             frame.to_csv(folder / f"{agent}.csv", index=False)
             files[f"agent-{agent}"] = {"net": f'path = "{folder / str(agent)}.csv"\n'}
         ends: list[float] = []
+        worked: list[float] = []
+
+        def ended(progress: Any) -> None:
+            if progress.step in ("round", "released"):
+                ends.append(time.perf_counter())
+                worked.append(time.process_time())
+
         schema = schema_of(plan.dataset)
         with (
             consortium(folder / "c", [schema], files, epsilon=1e9, deadlines=SLOW) as built,
@@ -99,14 +108,16 @@ def compared(hidden: tuple[int, ...], *, rows: int, rounds: int, **how: Any) -> 
             session.train(
                 "mlp", dataset="net", label="y", features=[f"x{n}" for n in range(INPUTS)], clip=1.0,
                 noise_multiplier=1.0, hidden=list(hidden), rounds=rounds + 1, spare_rounds=0,
-                on_progress=lambda p: ends.append(time.perf_counter()) if p.step in ("round", "released") else None,
+                on_progress=ended,
                 **how,
             )  # fmt: skip
             verified = time.perf_counter() - ends[-1]
             if how["method"] == "sgd":  # what a plain round does on as many rows as are sampled: a single step
                 once = {"method": "average", "rate": 1.0, "local_steps": 1, "local_rate": 0.1, "batch": 1.0}
                 plan = network(hidden, persons=AGENTS * rows, learning_rate=1.0, **once)
+            started = time.process_time()
             plain = seconds_per_round(built.config, [built.folder / f for f in files], plan, parts, rounds)
+            plain_cpu = (time.process_time() - started) / (rounds + 1)
     private = np.diff(ends)
     setting = {key: how[key] for key in ("method", "local_steps", "rate") if key in how}
     return {
@@ -117,6 +128,9 @@ def compared(hidden: tuple[int, ...], *, rows: int, rounds: int, **how: Any) -> 
         **setting,
         "private_s": round(float(np.median(private)), 3),
         "plain_s": round(float(np.median(plain)), 3),
+        "private_cpu_s": round(float(np.median(np.diff(worked))), 3),
+        "plain_cpu_s": round(plain_cpu, 3),
+        "load": [round(os.getloadavg()[1], 1), round(os.getloadavg()[0], 1)],
         "all_private_s": [round(float(s), 2) for s in private],
         "all_plain_s": [round(float(s), 2) for s in plain],
         "verification_of_the_job_s": round(verified, 2),
