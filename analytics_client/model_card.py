@@ -18,6 +18,7 @@ def card(model: Trained) -> str:
         f"# {job.model.capitalize()} model of {job.label or 'groups of persons'} ({job.dataset})",
         "",
         f"- **Asked**: {job.shape}",
+        *([f"- **Package**: {job.package.name}, wheel SHA-256 {job.package.sha256}"] if job.package else []),
         f"- **Trained**: {len(model.rounds)} of {job.rounds} rounds"
         + ("" if model.complete else "; the job ended early, this is the model it had reached"),
         f"- **Institutions**: {len(model.participants)} of {invited} invited: {', '.join(model.participants)}",

@@ -66,6 +66,7 @@ def test_a_package_is_trained_where_it_is_pinned(tmp_path: Path, monkeypatch: py
     assert isinstance(model, GradientModel)
     assert model.complete
     assert "cohortium-live-net" in model.job.shape
+    assert sha256 in model.card()
     x, z = np.random.default_rng(9).uniform(-1, 1, (2, 500))
     frame = {"x": x, "z": z}
     with pytest.raises(QueryError, match="only the package"):
