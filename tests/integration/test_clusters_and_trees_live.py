@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from harness.data import needs_data
 from harness.jobs import run
 from harness.noiseless import remove_noise
 from harness.training import POISSON, party_files, poisson_pooled
+from typer.testing import CliRunner, Result
 
+from analytics_client.cli import app
 from analytics_client.training import ClusterModel, TreeModel
-from queries.errors import QueryError
+from queries.errors import BudgetError, ConfigError, QueryError
 from queries.training import clusters, forest
 
 pytestmark = needs_data
@@ -105,3 +110,41 @@ def test_with_noise_explain_and_model_agree(built: Consortium) -> None:
 def test_bad_jobs_say_what_is_missing(built: Consortium, model: str, asked: dict[str, object], said: str) -> None:
     with built.session() as session, pytest.raises(QueryError, match=said):
         session.explain_job(model, epsilon=1.0, **asked)  # type: ignore[arg-type]
+
+
+def test_the_commands_train_evaluate_and_draw(built: Consortium, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    (tmp_path / "job.toml").write_text(
+        'dataset = "awards"\nmodel = "boosting"\nlabel = "num_awards"\nfeatures = ["prog", "math"]\n'
+        'trees = 3\ndepth = 2\nepsilon = 20\nsplit = "cli"\nheld_out = 0.3\n'
+        'institutions = ["hospital-a", "hospital-b", "hospital-c"]\n'
+    )
+    profile = ["--profile", str(built.folder / "ada")]
+
+    def typed(*words: str) -> Result:
+        return CliRunner().invoke(app, [*words, *profile])
+
+    def printed(told: Result) -> dict[str, Any]:
+        """The JSON among what agents and coordinator log, who run in this process too."""
+        assert told.exit_code == 0, told.output
+        return json.JSONDecoder().raw_decode(told.output[told.output.index("{\n") :])[0]
+
+    refused = typed("train", str(tmp_path / "job.toml"), "--plot", str(tmp_path / "job.docx"))
+    assert isinstance(refused.exception, ConfigError)  # before anything was asked
+    explained = typed("train", str(tmp_path / "job.toml"), "--explain")
+    assert "the noise in a leaf" in explained.output
+    trained = typed("train", str(tmp_path / "job.toml"), "--plot", str(tmp_path / "curve.svg"), "--json")
+    found = printed(trained)
+    assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+    assert (found["trees"], len(found["losses"])) == (3, 3)
+    job = found["request_id"][:12]
+    early = printed(typed("model", job, "--rounds", "2", "--json"))
+    assert early["losses"] == found["losses"][:2]
+    worth = typed("evaluate", job, "--epsilon", "5")
+    assert worth.exit_code == 0, worth.output
+    assert "rmse" in worth.output
+    no_cost = typed("evaluate", job)
+    assert isinstance(no_cost.exception, BudgetError)
+    no_chances = typed("evaluate", job, "--epsilon", "5", "--plot", str(tmp_path / "c.png"))
+    assert isinstance(no_chances.exception, QueryError)  # a number is not calibrated; what was paid for is printed
+    assert "rmse" in no_chances.output
