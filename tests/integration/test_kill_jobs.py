@@ -23,7 +23,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 @pytest.mark.parametrize(
     ("victim", "point"),
     [
-        ("cedar", "after commit upload#2"),
+        ("cedar", "after commit upload#3"),
         ("coordinator", "after _Job._release.work#2"),
     ],
 )
