@@ -111,7 +111,7 @@ def test_the_command_prints_tables_json_and_csv(live: Live) -> None:
     assert [row["sex"] for row in read["rows"]] == ["female", "male"]
     assert read["cost"]["rho"] == 0.01
     lines = live.cohortium("query", sql, "--epsilon", "0.5", "--csv").stdout.splitlines()
-    assert lines[0] == "sex,n,n_se,n_low,n_high"
+    assert lines[0] == "sex,n,n_se,n_low,n_high,n_noise"
     assert len(lines) == 3
 
 
