@@ -298,7 +298,10 @@ def mutated(kind: type[Any], data: bytes, draw: random.Random) -> bytes | None:
 
 def change(message: Any, draw: random.Random) -> None:
     """Change one field somewhere in a message: another value, cleared, an entry gone, repeated or put elsewhere."""
-    descriptor = draw.choice(list(message.DESCRIPTOR.fields))
+    fields = list(message.DESCRIPTOR.fields)
+    if not fields:
+        return  # an empty message says all it can by being there
+    descriptor = draw.choice(fields)
     value = getattr(message, descriptor.name)
     if descriptor.is_repeated:
         _change_list(value, descriptor, draw)
