@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from analytics_server.store.roles import grant_writer
 from analytics_server.store.store import Store
@@ -18,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     upgrade.add_argument("url", help="sqlite:////path/state.sqlite or postgresql+psycopg://...")
     index = commands.add_parser("reindex", help="make the search table again from the entries")
     index.add_argument("url")
+    index.add_argument(
+        "--shards", type=Path, help="the folder of sealed files, DIR/shards; by default beside SQLite's file"
+    )
     grant = commands.add_parser("grant", help="let a PostgreSQL role add records, and change none")
     grant.add_argument("url", help="as the owner of the tables")
     grant.add_argument("role")
@@ -26,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "grant":
             grant_writer(given.url, given.role)
             return 0
-        store = Store.upgrade(given.url) if given.command == "upgrade" else Store.open(given.url)
+        store = Store.upgrade(given.url) if given.command == "upgrade" else Store.open(given.url, given.shards)
         if given.command == "reindex":
             with store.begin() as uow:
                 uow.rebuild_index()

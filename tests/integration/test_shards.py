@@ -27,6 +27,7 @@ from analytics_server.audit.fsck import Report, fsck
 from analytics_server.cli import app
 from analytics_server.config import load
 from analytics_server.store import ShardRow, Store, engine, schema
+from analytics_server.store.__main__ import main as reindexed
 from analytics_server.store.roles import grant_writer
 from queries.errors import ConfigError, LogError, ServiceError
 from trust.identity import keys
@@ -413,6 +414,16 @@ def test_commands_seal_and_expire(founded: Path) -> None:
     gone = command("log", "expire", founded, "--before", "2999-01-01")
     assert (gone.exit_code, f"deleted, with {path.name}" in gone.output) == (0, True)
     assert not path.exists()
+
+
+def test_search_table_is_made_again_with_what_is_sealed(founded: Path, store_url: str) -> None:
+    assert command("log", "seal", founded, "--before", "2999-01-01").exit_code == 0
+    with governance.opened(load(founded)) as (store, _):
+        with store.begin() as uow:
+            uow._connection.execute(sa.text("DELETE FROM audit_index"))
+        assert reindexed(["reindex", load(founded).store_url, "--shards", str(store.shards)]) == 0
+        with store.read() as uow:
+            assert [row.seq for row in uow.leaves(0, 9, kind="log_started")] == [0]
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
