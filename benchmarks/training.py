@@ -12,6 +12,7 @@ Writes benchmarks/results/training.json:
                                     with the same local steps, averaged in the clear; both over mTLS in one process
     dpsgd_round_over_plain_1m       a round of DP-SGD of a million weights beside it: see `training_rounds`
     per_example_gradient_throughput_over_opacus   a network of three layers, batches of 256; _cnn: of convolutions
+    round_cpu_s_10m_10_agents       the processor's seconds of the same round, of all cores together
     round_s_10m_10_agents           a private round of ten million weights, 10 agents, all on this machine
 
     python benchmarks/training.py [section ...]      sections: glm coverage welch gradients rounds

@@ -67,6 +67,7 @@ def rounds() -> dict[str, Any]:
         "round_time_over_plain_fedavg_1m": local["private_s"] / local["plain_s"],
         "dpsgd_round_over_plain_1m": sampled["private_s"] / sampled["plain_s"],
         "round_s_10m_10_agents": large["private_s"],
+        "round_cpu_s_10m_10_agents": large["private_cpu_s"],
         "dpsgd_round_s_10m_10_agents": large_sampled["private_s"],
         "rounds": {
             "averaging_1m": local,
