@@ -326,8 +326,10 @@ def test_proofs_and_searches_scan_no_table(tmp_path: Path) -> None:
             rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()  # type: ignore[arg-type]
             plans += [(row[3], statement) for row in rows]
     store.close()
-    # The newest checkpoint is the first row of a walk from the end, which SQLite calls a scan.
-    assert [plan for plan in plans if "SCAN" in plan[0] and "checkpoint" not in plan[0]] == []
+    # The newest checkpoint is the first row of a walk from the end, which SQLite calls a scan; sealed shards, of which
+    # there are a few, are all read.
+    scanned = [plan for plan in plans if plan[0].startswith("SCAN")]
+    assert [plan for plan in scanned if plan[0].split()[1] not in {"checkpoint", "shard"}] == []
     assert len(statements) > 12
 
 
