@@ -330,7 +330,7 @@ def test_proofs_and_searches_scan_no_table(tmp_path: Path) -> None:
     # there are a few, are all read.
     scanned = [plan for plan in plans if plan[0].startswith("SCAN")]
     assert [plan for plan in scanned if plan[0].split()[1] not in {"checkpoint", "shard"}] == []
-    assert len(statements) > 12
+    assert len(statements) >= 9  # each call above makes one or more
 
 
 def test_steps_run_around_the_commit(store: Store) -> None:
