@@ -190,6 +190,9 @@ class NoLog:
     def cosigned(self, _institution: str, _cosignature: object) -> None:
         """There is no head to cosign."""
 
+    async def ended(self) -> list[bytes]:
+        return []
+
 
 class BenchCoordinator:
     """The services that agents connect to, and rounds without a request behind them."""
@@ -212,6 +215,7 @@ class BenchCoordinator:
             directory=self._directory,
             witnessing=NoLog(),  # type: ignore[arg-type]  # rounds alone are measured
             statements=NoLog(),  # type: ignore[arg-type]  # likewise
+            jobs=NoLog(),  # type: ignore[arg-type]  # likewise
         )
         agent_pb2_grpc.add_AgentLinkServicer_to_server(servicer, self._server)
         self._server.add_generic_rpc_handlers((self.bare,))

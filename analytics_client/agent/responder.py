@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 
 from analytics_client.agent import approvals, schedule
 from analytics_client.agent import ledger_care as care
-from analytics_client.agent.approvals import Question
+from analytics_client.agent.announced import check_epoch, check_logged, check_shape, deny, question_of
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
 from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, row_salt, step_of
-from protos.v1 import agent_pb2, log_pb2
+from protos.v1 import agent_pb2
 from queries.errors import (
     CohortiumError,
-    ConfigError,
     DataError,
-    IdentityError,
     LogError,
     PolicyDenied,
     QueryError,
@@ -45,19 +43,17 @@ from queries.policy import Decision, Policy, decide
 from queries.schema import Dataset
 from queries.training.plan import JobPlan
 from trust.identity.membership import MembershipDocument
-from trust.identity.requests import SKEW, VerifiedRequest, verify_request
-from trust.lanes import lanes_of
+from trust.identity.requests import VerifiedRequest, verify_request
 from trust.noise import layers
-from trust.question import AnyPlan, facts_of, plan_of, shape_of
+from trust.question import AnyPlan, facts_of, plan_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
 from trust.secagg.packing import Lanes, pack
 from trust.tlog.evidence import Shown
 from trust.tlog.gossip import require_one_log
-from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
-from trust.transcript import digest, frame, integer
+from trust.transcript import frame
 
 logger = structlog.get_logger("cohortium.agent")
 
@@ -187,7 +183,7 @@ class Responder:
                 line = self._advance(announce.head, note)  # in any case: the next announcement builds on this head
             active, join = self._accept(announce, parameters, decision, head)
         except CohortiumError as error:
-            _deny(decision, error)
+            deny(decision, error)
             refusal = error if isinstance(error, LogError) else None
             if head is not None:
                 line = self._keep_head(head, line)
@@ -266,12 +262,12 @@ class Responder:
             self._membership.consortium,
             int(time.time()),
         )
-        self._check_epoch(verified)
+        check_epoch(verified, self._membership)
         if parameters.request_id != verified.request_id:
             raise QueryError("the round was announced for another request than the one that came with it")
         if parameters.membership_hash != self._membership.hash:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
-        self._check_logged(announce, verified)
+        check_logged(announce, verified, self._witness)
         if verified.seen is not None:
             seen = Shown(f"analyst {verified.analyst!r}", verified.seen.size, verified.seen.root, verified.seen_note)
             require_one_log(seen, self._witness.shown, list(announce.seen_consistency))
@@ -283,7 +279,7 @@ class Responder:
         if step is not None:
             self._ledger.end_expired_jobs()
             decision.slot, decision.model_hash = step.slot, step.model_hash
-        noise, lanes = self._check_shape(parameters, verified, plan)
+        noise, lanes = check_shape(parameters, verified, plan)
         core = AgentRound(
             announce.parameters,
             me=self._me,
@@ -296,7 +292,7 @@ class Responder:
         )
         allowed = self._allow(granted.policy, verified, plan, parameters)
         charge = charge_of(verified, plan, step)
-        question = _question(verified, plan, allowed.rule)
+        question = question_of(verified, plan, allowed.rule)
         if allowed.approval:
             approvals.require(self._ledger, question, charge.id if charge.job is None else charge.job.id)
         join = core.join()  # nothing may fail between the reservation and the answer
@@ -324,41 +320,6 @@ class Responder:
         asker = self._membership.person(verified.analyst)
         return ActiveRound(core, charge.id, vector, analyst=asker.id, analyst_key=asker.identity_key, times=times), join
 
-    def _check_epoch(self, verified: VerifiedRequest) -> None:
-        """Whoever asks may not know a newer membership than this agent: the coordinator would be withholding it."""
-        ours = self._membership
-        if verified.epoch > ours.epoch:
-            raise IdentityError(
-                f"analyst {verified.analyst!r} knows membership epoch {verified.epoch}, this institution was shown "
-                f"epoch {ours.epoch}: the coordinator withholds the newer one",
-                hint="ask again; if it stays so, tell governance: somebody who was revoked may still be answered",
-            )
-        if verified.epoch == ours.epoch and verified.membership_hash != ours.hash:
-            raise IdentityError(
-                f"analyst {verified.analyst!r} was shown another membership of epoch {ours.epoch}",
-                hint="governance signed two histories: tell the auditor",
-            )
-
-    def _check_logged(self, announce: agent_pb2.Announce, verified: VerifiedRequest) -> None:
-        """No log, no answer: the very request must be included under the head just witnessed."""
-        proof = announce.inclusion
-        verify_inclusion(leaf_hash(proof.leaf), proof.seq, self._witness.size, list(proof.hashes), self._witness.root)
-        entry = log_pb2.LogEntry()
-        try:
-            entry.ParseFromString(proof.leaf)
-        except Exception as error:  # protobuf's DecodeError lives in different modules per back end
-            raise LogError("the log entry of this request is malformed") from error
-        logged = entry.requested
-        if (
-            logged.request_id != verified.request_id
-            or logged.envelope_hash != request_envelope_hash(verified.payload)
-            or (logged.analyst, logged.purpose, logged.dataset, logged.rho_nano)
-            != (verified.analyst, verified.purpose, verified.dataset, verified.rho_nano)
-        ):
-            raise LogError("the log records another request than the one that was announced")
-        if not verified.issued_at - SKEW <= entry.at_ms / 1000 <= time.time() + SKEW:
-            raise LogError("the log gives this request a time at which it was not made")
-
     def _plan(self, verified: VerifiedRequest) -> tuple[Served, AnyPlan]:
         served = self._served.get(verified.dataset)
         if served is None:
@@ -370,22 +331,6 @@ class Responder:
         if served.schema_hash != verified.schema_hash:
             raise QueryError(f"the request was made for another description of {verified.dataset!r}", hint="ask again")
         return served, plan_of(verified, served.dataset)
-
-    def _check_shape(
-        self, parameters: RoundParameters, verified: VerifiedRequest, plan: AnyPlan
-    ) -> tuple[NoiseShape, Lanes]:
-        noise = plan.noise(
-            verified.rho_nano,
-            threshold=parameters.threshold,
-            colluders=parameters.colluders,
-            invited=len(parameters.invited),
-        )
-        lanes = lanes_of(plan, noise, len(parameters.invited))
-        if (parameters.length, parameters.ring_bits) != (lanes.elements(plan.length), lanes.ring_bits):
-            raise QueryError("the announced vector is not the one this query stands for")
-        if parameters.rungs != noise.rungs:
-            raise QueryError("the announced round would open other layers of noise than this query's")
-        return noise, lanes
 
     def _allow(self, policy: Policy, verified: VerifiedRequest, plan: AnyPlan, parameters: RoundParameters) -> Decision:
         """Return by which rule the request is allowed. Raises PolicyDenied."""
@@ -452,41 +397,9 @@ class Responder:
             self._ledger.release(active.request_id, active.id)
 
 
-def _question(verified: VerifiedRequest, plan: AnyPlan, rule: str) -> Question:
-    """Return what a steward would be asked to approve: all that was signed, less the nonce and the times."""
-    cost, cohort = integer(verified.rho_nano), integer(verified.minimum_cohort)
-    who = (verified.analyst.encode(), verified.purpose.encode(), verified.dataset.encode())
-    what = (verified.schema_hash, verified.query, verified.job, cost, cohort)
-    return Question(
-        id=digest("question", verified.consortium.encode(), *who, *what),
-        analyst=verified.analyst,
-        dataset=verified.dataset,
-        purpose=verified.purpose,
-        shape=shape_of(plan),
-        rho_nano=verified.rho_nano,
-        rule=rule,
-    )
-
-
 def _sums(served: Served, plan: AnyPlan, step: JobStep | None, salt: bytes) -> Callable[[], NDArray[np.int64]]:
     """Return what computes the exact sums. `salt` is one for all rounds of a job: each reads the same rows."""
     if isinstance(plan, JobPlan):
         assert step is not None  # noqa: S101 - `step_of` sees to it
         return partial(step.sums, plan, served.source, salt)
     return partial(served.source.aggregate, plan, salt)
-
-
-def _deny(decision: agent_pb2.Decision, error: CohortiumError) -> None:
-    """Write a refusal. What is wrong with local files is for the steward's eyes; others learn only that it is so."""
-    request = decision.request_id.hex()[:12]
-    decision.allowed = False
-    if isinstance(error, ConfigError | DataError):
-        logger.error("cannot answer", request=request, reason=error.message, hint=error.hint)
-        decision.code = decision.rule = ServiceError.code
-        decision.message = f"the agent of {decision.institution} cannot answer now"
-        decision.hint = "its steward finds the reason in the agent's own log"
-        return
-    decision.code, decision.message, decision.hint = error.code, error.message, error.hint
-    decision.rule = error.rule if isinstance(error, PolicyDenied) else error.code
-    level = logger.error if isinstance(error, LogError) else logger.info
-    level("refused", request=request, rule=decision.rule, reason=error.message)

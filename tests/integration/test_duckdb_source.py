@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def test_parquet_in_memory_and_in_place_give_what_csv_gives(
     frame[:500].to_parquet(tmp_path / "d1.parquet")
     frame[500:].to_parquet(tmp_path / "d2.parquet")
     query = "SELECT k, COUNT(*) AS r, COUNT(x) AS n, AVG(x) AS m, STDDEV(x) AS s FROM small GROUP BY k"
-    big = small.__class__(**{f: getattr(small, f) for f in small.__slots__} | {"max_rows": 100})
+    big = replace(small, max_rows=100)
     from_csv = opened(SMALL_CONFIG, big, tmp_path / "d.csv")
     in_memory = opened(SMALL_CONFIG, big, tmp_path / "d*.parquet")
     monkeypatch.setattr(duckdb_source, "IN_PLACE_BYTES", 0)

@@ -13,8 +13,9 @@ from harness.consortium import consortium
 from harness.identity import Authority, serving
 from harness.noiseless import remove_noise
 
+from analytics_client.agent import announced as announced_checks
+from analytics_client.agent import responder
 from analytics_client.agent.chunks import encode_chunk, open_uploads
-from analytics_client.agent.responder import Responder
 from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.coordinator.rounds import Deadlines, Round
@@ -57,13 +58,13 @@ def test_a_million_counters_travel_in_lanes_and_come_out_right(tmp_path: Path, m
     truth = np.zeros((WARDS, BINS), dtype=np.int64)
     files = {name: write_people(tmp_path, name, truth) for name in ("ash", "birch", "cedar")}
     announced: list[RoundParameters] = []
-    check = Responder._check_shape
+    check = announced_checks.check_shape
 
-    def note(responder: Responder, parameters: RoundParameters, verified: Any, plan: Any) -> Any:
+    def note(parameters: RoundParameters, verified: Any, plan: Any) -> Any:
         announced.append(parameters)
-        return check(responder, parameters, verified, plan)
+        return check(parameters, verified, plan)
 
-    monkeypatch.setattr(Responder, "_check_shape", note)
+    monkeypatch.setattr(responder, "check_shape", note)
     deadlines = Deadlines(join=20, upload=60, confirm=20, reveal=20)
     with consortium(tmp_path, [SCHEMA], files, deadlines=deadlines) as running, running.session() as session:
         noisy = session.query(QUESTION, rho=1)
@@ -123,7 +124,14 @@ async def test_a_coordinator_that_stops_reading_stops_the_sender() -> None:
     connection = AgentConnection(id="a", sent_size=0)
     connection.rounds[round_.id] = round_
     hub.register(connection)
-    servicer = AgentServicer(hub=hub, directory=Door(authority.consortium), witnessing=None, statements=None)  # type: ignore[arg-type]  # all it needs here
+    nothing: Any = None  # all that it needs here are the hub and the door
+    servicer = AgentServicer(
+        hub=hub,
+        directory=Door(authority.consortium),  # type: ignore[arg-type]
+        witnessing=nothing,
+        statements=nothing,
+        jobs=nothing,
+    )
     key, chain = authority.leaf("coordinator", "coordinator")
     chunks, sent, data = 96, 0, bytes(1 << 20)
 
