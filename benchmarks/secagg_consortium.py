@@ -342,6 +342,13 @@ class BenchResponder:
         """There is no log to say anything in."""
         return []
 
+    def may_go_on(self, _active: ActiveRound) -> bool:
+        """Nobody is revoked here."""
+        return True
+
+    def end_jobs_of_the_gone(self) -> None:
+        """There are no jobs."""
+
     def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, None]:
         core = AgentRound(
             announce.parameters,
