@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -31,8 +30,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT), str(Path(__file__).parent)]
 
 from coverage_study import EDGES, RUNS, patients, planned  # noqa: E402
 from harness.encoding import exact_sums  # noqa: E402
+from harness.layered import noise_left  # noqa: E402
 
-from analytics_client.agent.noise import share  # noqa: E402
 from queries import ir  # noqa: E402
 from queries.builder import (  # noqa: E402
     _,
@@ -47,7 +46,6 @@ from queries.builder import (  # noqa: E402
 )
 from queries.estimate import estimate  # noqa: E402
 from queries.plan import NoiseShape, Plan, noise_shape  # noqa: E402
-from trust.noise import layers  # noqa: E402
 from trust.secagg import default_threshold  # noqa: E402
 
 ROWS, RHO, REPEATS = 100_000, 0.05, 4
@@ -76,16 +74,6 @@ def values(plan: Plan, sums: NDArray[np.int64], shape: NoiseShape, survivors: in
     """Return the values of a release, (runs, numbers)."""
     (output,) = estimate(plan, sums.reshape(-1), shape, survivors).outputs
     return output.value.reshape(RUNS, -1)
-
-
-def noise_left(length: int, shape: NoiseShape, institutions: int) -> NDArray[np.int64]:
-    """Return what agents' noise adds to a sum over all of them, after the layers are taken off."""
-    total = np.zeros(length, dtype=np.int64)
-    everyone = [[os.urandom(32) for _ in shape.layers] for _ in range(institutions)]
-    for keys in everyone:
-        total += share(length, shape.base_variance) + layers.draw(length, shape.layers, keys)
-    layers.remove(total, shape.layers, [keys[: sum(rung <= institutions for rung in shape.rungs)] for keys in everyone])
-    return total
 
 
 def shape_of(plan: Plan, institutions: int, colluders: int) -> NoiseShape:
@@ -122,7 +110,7 @@ def ratios(node: ir.Aggregate) -> dict[str, float]:
     found = {}
     for institutions, colluders in COHORTS:
         shape = shape_of(plan, institutions, colluders)
-        ours = squared_error(partial(noise_left, shape=shape, institutions=institutions), shape, institutions)
+        ours = squared_error(partial(noise_left, shape=shape, survivors=institutions), shape, institutions)
         # numbers of one statistic rest on the same sums: their common ratio is less of a lottery than the largest
         found[f"{institutions},{colluders}"] = float(np.sqrt(np.mean(ours[theirs > 0] / theirs[theirs > 0])))
     return found

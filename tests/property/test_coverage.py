@@ -10,19 +10,17 @@ standard deviations or more: below 3e-9 for a check and 1e-6 for all of them. Se
 """
 
 import math
-import secrets
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from harness.layered import noise_left
 
-from analytics_client.agent.noise import share
 from queries import ir
 from queries.estimate import Output, estimate
 from queries.plan import NoiseShape, Plan, make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
-from trust.noise import layers
 
 RUNS = 20_000
 THRESHOLD, COLLUDERS, INVITED = 4, 1, 5
@@ -146,12 +144,7 @@ def test_the_released_sum_has_the_stated_variance(survivors: int) -> None:
     """
     plan, coordinates = plan_of(ir.Count(), keys=()), 12_000
     shape = plan.noise(50_000_000, threshold=THRESHOLD, colluders=COLLUDERS, invited=INVITED)
-    keys = [[secrets.token_bytes(32) for _ in shape.layers] for _ in range(survivors)]
-    noise = np.zeros(coordinates, dtype=np.int64)
-    for own in keys:
-        noise += share(coordinates, shape.base_variance) + layers.draw(coordinates, shape.layers, own)
-    opened = sum(rung <= survivors for rung in shape.rungs)
-    layers.remove(noise, shape.layers, [own[:opened] for own in keys])
+    noise = noise_left(coordinates, shape, survivors)
     stated = survivors * (1 / (2 * 0.05)) / (survivors - COLLUDERS)
     measured = float(np.mean(np.square(noise.astype(float)))) / 4**shape.refine_bits
     assert measured == pytest.approx(stated, rel=5 * math.sqrt(2 / coordinates))

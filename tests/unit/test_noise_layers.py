@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from harness.layered import noise_left
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -84,28 +85,19 @@ def test_long_vectors_have_fewer_layers_and_drawn_rounds_none() -> None:
     assert rungs_of(335, LARGEST_LAYERED + 1, 1) == ()
 
 
-def left(shape: NoiseShape, survivors: int, opened: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """What survivors' noise adds to a sum when so many layers of each are taken off."""
-    keys = [[os.urandom(32) for _ in shape.layers] for _ in range(survivors)]
-    total = np.zeros(length, dtype=np.int64)
-    for own in keys:
-        total += share(length, shape.base_variance) + layers.draw(length, shape.layers, own)
-    layers.remove(total, shape.layers, [own[:opened] for own in keys])
-    return total
-
-
 def variance_p(sample: np.ndarray[tuple[int], np.dtype[np.int64]], variance: Fraction) -> float:
     """Two-sided p-value of the sample's sum of squares, chi-square for Gaussians this wide."""
     square = float(np.sum(sample.astype(np.float64) ** 2)) / float(variance)
     return 2 * min(stats.chi2.cdf(square, sample.size), stats.chi2.sf(square, sample.size))
 
 
-@pytest.mark.parametrize(("survivors", "opened"), [(10, 3), (9, 2), (8, 1), (7, 0)])
-def test_what_is_left_has_the_stated_variance_and_one_layer_too_many_is_noticed(survivors: int, opened: int) -> None:
+@pytest.mark.parametrize(("survivors", "wrong"), [(10, -1), (9, 1), (8, 1), (7, 1)])
+def test_what_is_left_has_the_stated_variance_and_one_layer_too_many_is_noticed(survivors: int, wrong: int) -> None:
+    """Among ten all layers are off already, so there it is one too few."""
     shape = shape_of(10, 1, delta_squared=10**6)
-    assert variance_p(left(shape, survivors, opened, 20_000), shape.total_variance(survivors)) > FALSE_ALARM
-    wrong = opened + 1 if opened < 3 else opened - 1  # the planted bug: one layer too many, or one too few
-    assert variance_p(left(shape, survivors, wrong, 20_000), shape.total_variance(survivors)) < FALSE_ALARM
+    assert variance_p(noise_left(20_000, shape, survivors), shape.total_variance(survivors)) > FALSE_ALARM
+    planted = noise_left(20_000, shape, survivors, too_many=wrong)
+    assert variance_p(planted, shape.total_variance(survivors)) < FALSE_ALARM
 
 
 def test_layers_taken_off_leave_no_trace_of_themselves() -> None:
