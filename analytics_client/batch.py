@@ -57,11 +57,8 @@ class Batch:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._process.wait()
+        """End the process, or see that it has ended: what it can no longer read is no error here, `run` has told."""
+        self._process.communicate()
 
 
 def main() -> None:

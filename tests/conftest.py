@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+
+# As in the commands that run them: a coordinator and agents inside a test's process log beside what it prints.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 _NUMBERS = itertools.count()
 

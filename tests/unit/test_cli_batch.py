@@ -31,8 +31,11 @@ def test_an_error_of_a_command_is_raised_in_its_words_and_the_next_still_runs(tm
         assert "is founded" in batch.run("init", str(tmp_path / "server"), "--name", "liver")
 
 
-def test_a_process_that_died_is_no_silence() -> None:
+@pytest.mark.parametrize("gone", [True, False], ids=["before the command is written", "while it runs"])
+def test_a_process_that_died_is_no_silence(gone: bool) -> None:
     with Batch("analytics_server.cli:app") as batch:
         batch._process.kill()
+        if gone:
+            batch._process.wait()
         with pytest.raises(ConfigError, match="ended while it ran 'init'"):
             batch.run("init")
