@@ -12,8 +12,9 @@ from queries.errors import BudgetError, QueryError
 from queries.schema import Dataset
 from queries.sql import parse
 from queries.subsampling import smallest_multiplier
+from queries.training.descent import METHODS, OPTIMIZERS, Descent
 from queries.training.encode import decode_job
-from queries.training.job import METHODS, OPTIMIZERS, Descent, Job, Term, make_job
+from queries.training.job import Job, Term, make_job
 from queries.training.options import SPLITS, Clusters, Package, Trees
 
 

@@ -39,8 +39,9 @@ from queries.schema import Dataset, from_toml
 from queries.subsampling import smallest_multiplier
 from queries.training import newton
 from queries.training.course import make_course
+from queries.training.descent import Descent
 from queries.training.gradients import Gradients
-from queries.training.job import Descent, make_job
+from queries.training.job import make_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 from trust.noise import gaussian
 from trust.noise.stream import Stream

@@ -22,7 +22,8 @@ from plain_fedavg import seconds_per_round
 from analytics_client.agent.training.descent import LOCAL_BATCH
 from analytics_server.coordinator.rounds import Deadlines
 from queries.schema import Dataset, from_toml
-from queries.training.job import Descent, make_job
+from queries.training.descent import Descent
+from queries.training.job import make_job
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 
 AGENTS = 10

@@ -19,7 +19,7 @@ from queries.plan import NoiseShape
 from queries.training import newton
 from queries.training.boosting import Boosting
 from queries.training.cox import Cox
-from queries.training.job import Descent
+from queries.training.descent import Descent
 from queries.training.kmeans import Clustering
 from queries.training.plan import JobPlan
 from queries.training.statistics import Glm

@@ -14,9 +14,9 @@ from queries.errors import QueryError
 from queries.training import clusters, forest, newton
 from queries.training.boosting import Boosting
 from queries.training.cox import Cox
+from queries.training.descent import Descent
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
-from queries.training.job import Descent
 from queries.training.kmeans import Clustering
 from queries.training.newton import Released
 from queries.training.plan import JobPlan

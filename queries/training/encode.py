@@ -11,18 +11,9 @@ from protos.v1 import training_pb2
 from queries.encode import decode_query, encode_query
 from queries.errors import QueryError
 from queries.limits import MAX_FEATURES, MAX_JOB_BYTES
+from queries.training.descent import MAX_LAYERS, METHODS, OPTIMIZERS, Descent
 from queries.training.design import Floats
-from queries.training.job import (
-    MAX_EDGES,
-    MAX_FACTORS,
-    MAX_LAYERS,
-    MAX_TERMS,
-    METHODS,
-    MODELS,
-    OPTIMIZERS,
-    Descent,
-    Job,
-)
+from queries.training.job import MAX_EDGES, MAX_FACTORS, MAX_TERMS, MODELS, Job
 from queries.training.options import MAX_BLOCKS, MAX_INSTITUTIONS, SPLITS, Clusters, Package, Trees
 
 

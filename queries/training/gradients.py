@@ -14,8 +14,9 @@ import numpy as np
 
 from queries.errors import QueryError
 from queries.schema import Categorical, Dataset
+from queries.training.descent import NETWORKS, Descent
 from queries.training.design import Design, Floats, make_design
-from queries.training.job import NETWORKS, Descent, Job
+from queries.training.job import Job
 from queries.training.layers import Convolution, Layer, convolutions, dense
 from queries.training.statistics import Glm, Moments
 

@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 
 from queries.errors import QueryError
 from queries.schema import from_toml
+from queries.training.descent import DESCENDING
 from queries.training.encode import decode_job, decode_model, encode_job, encode_model
-from queries.training.job import DESCENDING, MODELS, Job, make_job
+from queries.training.job import MODELS, Job, make_job
 from queries.training.options import SPLITS, Clusters, Trees
 from queries.training.plan import make_job_plan
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from analytics_client.agent.training import descent
 from queries.errors import QueryError
 from queries.schema import from_toml
+from queries.training.descent import Descent
 from queries.training.encode import decode_job, encode_job
 from queries.training.gradients import Gradients
-from queries.training.job import Descent, Job, make_job
+from queries.training.job import Job, make_job
 from queries.training.layers import Convolution, convolutions
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 

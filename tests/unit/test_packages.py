@@ -19,9 +19,10 @@ from analytics_client.agent.training.packages import Installed, PackageGradients
 from analytics_client.models import check_gradient, width_of
 from queries.errors import ConfigError, PolicyDenied, QueryError
 from queries.schema import from_toml
+from queries.training.descent import Descent
 from queries.training.encode import decode_job, encode_job
 from queries.training.gradients import Gradients
-from queries.training.job import Descent, Job, make_job
+from queries.training.job import Job, make_job
 from queries.training.options import Package
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 

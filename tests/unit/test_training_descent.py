@@ -18,9 +18,10 @@ from queries.errors import QueryError
 from queries.schema import from_toml
 from queries.subsampling import cost_of_round
 from queries.training.course import make_course
+from queries.training.descent import Descent
 from queries.training.encode import decode_job, encode_job
 from queries.training.gradients import Gradients
-from queries.training.job import Descent, Job, make_job
+from queries.training.job import Job, make_job
 from queries.training.newton import Released
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano, stochastic_norm
 
