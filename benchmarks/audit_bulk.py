@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from analytics_server.audit.log import AuditLog
-from analytics_server.store import Store
+from analytics_server.store import Store, postings
 from protos.v1 import agent_pb2, log_pb2
 from trust.identity import keys, membership
 from trust.tlog import entries, notes
@@ -35,7 +35,8 @@ BATCH = 1000
 """Entries under one signed head."""
 START_MS = 1_600_000_000_000
 _ROW = attrgetter(*(field.name for field in fields(entries.Columns)))
-_TABLES = ("audit_entry", "audit_node", "audit_index", "checkpoint", "cosignature", "membership")
+_POSTED = [place for place, field in enumerate(fields(entries.Columns)) if field.name in postings.FIELDS]
+_TABLES = ("audit_entry", "audit_node", "audit_index", "audit_posting", "checkpoint", "cosignature", "membership")
 
 
 def _key(number: int) -> Ed25519PrivateKey:
@@ -163,6 +164,8 @@ def _fill(connection: sqlite3.Connection, stream: Iterator[log_pb2.LogEntry], si
     frontier = Frontier()
     signer, cosigner = notes.Signer(ORIGIN, LOG_KEY), Cosigner("alpha", IDENTITIES["alpha"])
     asked: dict[str, tuple[str, str, str]] = {}
+    recent: list[tuple[int, list[str]]] = []
+    posted: list[tuple[str, str, int, bytes]] = []
     for first in range(0, size, BATCH):
         leaves, nodes, index = [], [], []
         for seq in range(first, min(first + BATCH, size)):
@@ -177,6 +180,12 @@ def _fill(connection: sqlite3.Connection, stream: Iterator[log_pb2.LogEntry], si
                     asked = {row[7]: (row[3], row[4], row[5])}
                 row[3:6] = asked[row[7]]
             index.append((seq, *row))
+            recent.append((seq, [row[place] for place in _POSTED]))
+            if seq % postings.BLOCK == postings.BLOCK - 1:
+                block = seq // postings.BLOCK
+                lists = postings.of_block(recent)
+                posted += [(field, value, block, places) for (field, value), places in lists.items()]
+                recent = []
         connection.executemany("INSERT INTO audit_entry VALUES (?, ?, ?)", leaves)
         connection.executemany("INSERT INTO audit_node VALUES (?, ?, ?)", sorted(nodes))
         connection.executemany(f"INSERT INTO audit_index VALUES ({', '.join('?' * 11)})", index)
@@ -186,6 +195,7 @@ def _fill(connection: sqlite3.Connection, stream: Iterator[log_pb2.LogEntry], si
         )
         line = str(cosigner.sign(head.text(), START_MS // 1000))
         connection.execute("INSERT INTO cosignature VALUES (?, 'alpha', ?)", (head.size, line))
+    connection.executemany("INSERT INTO audit_posting VALUES (?, ?, ?, ?)", sorted(posted))
 
 
 def build_slowly(path: Path, size: int) -> None:
@@ -213,7 +223,7 @@ def prove_equal(folder: Path, size: int = 20_500) -> None:
     build_slowly(slow, size)
     with closing(sqlite3.connect(quick)) as one, closing(sqlite3.connect(slow)) as other:
         for table in _TABLES:
-            rows = f"SELECT * FROM {table} ORDER BY 1, 2"
+            rows = f"SELECT * FROM {table} ORDER BY 1, 2, 3"
             assert one.execute(rows).fetchall() == other.execute(rows).fetchall(), table
         definitions = "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2"
         assert one.execute(definitions).fetchall() == other.execute(definitions).fetchall()

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from analytics_server.store import RequestRow, ShardRow, Store, UnitOfWork
+from analytics_server.store import RequestRow, ShardRow, Store, UnitOfWork, postings
 from protos.v1 import analyst_pb2, log_pb2
 from queries.errors import CohortiumError, LogError
 from trust.identity import membership
@@ -218,6 +218,8 @@ class _Run:
                 break
         if whole:
             stored.finish()
+            if uow.stray_postings(uow.kept_from(), self.tree.size):
+                self.find("there are posting lists of entries that are not there (run reindex)")
         self.roots[self.tree.size] = self.tree.root()
         self.findings += stored.findings[: MAX_FINDINGS - len(self.findings)]
 
@@ -235,9 +237,17 @@ class _Run:
             self._name(seq, entry)
             columns.append(entries.columns(entry))
         rows = {row.seq: row._asdict() for row in uow.raw_index(first, first + len(leaves))}
-        for expected in uow.index_rows(first, columns):
-            if rows.get(expected["seq"]) != expected:
-                self.find("the search table says something else than the entry (run reindex)", expected["seq"])
+        expected = uow.index_rows(first, columns)
+        for row in expected:
+            if rows.get(row["seq"]) != row:
+                self.find("the search table says something else than the entry (run reindex)", row["seq"])
+        if first % BLOCK and first > uow.kept_from():
+            return  # a file is not here: what the lists of this block say of its entries cannot be checked
+        for block in uow.damaged_postings(first, expected):
+            at = block * postings.BLOCK
+            self.find(
+                "the posting lists say something else than these entries (run reindex)", at, at + postings.BLOCK - 1
+            )
 
     def _name(self, seq: int, entry: log_pb2.LogEntry) -> None:
         kind = entry.WhichOneof("event")

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, TextClause, and_, delete, func, insert, select, text
 
 from analytics_server.store import tables as t
+from analytics_server.store.postings import BLOCK, FIELDS
 from analytics_server.store.rows import CheckpointRow, CosignatureRow, LogRow
 from analytics_server.store.shards import Shards
 from queries.errors import LogError
 from trust.tlog import entries
 from trust.tlog.merkle import MAX_SIZE, Frontier, Node, Tree, leaf_hash
 
-FILTERS = ("kind", "actor", "analyst", "dataset", "institution", "outcome")
+FILTERS = FIELDS
 """What `leaves` can be narrowed by, besides `request_id` (a hex prefix), `since_ms` and `before_ms`."""
 _BATCH = 1000
+_NARROW = 2
+"""Digits of a request's id from which on those that begin so are few enough to be sorted."""
 _COLUMNS = tuple(field.name for field in fields(entries.Columns))
 
 
@@ -65,6 +69,7 @@ class Log(Shards):
         if nodes:
             self._connection.execute(insert(t.audit_node), nodes)
         self._index(first, decoded)
+        self.post(first, frontier.size)
         self._frontier, self._resume = frontier, (frontier.size, frontier.peaks, latest)
         return first
 
@@ -142,26 +147,41 @@ class Log(Shards):
         """Return the entries that shards hold; which ones match says the search table."""
         if not filters:
             return [LogRow(*row) for row in self.sealed_leaves(first, end, limit)]
-        index = t.audit_index.c
-        statement = select(index.seq).where(index.seq >= first, index.seq < end).order_by(index.seq).limit(limit)
-        for name, value in filters.items():
-            statement = statement.where(_condition(name, value))
-        return [LogRow(seq, self.leaf(seq)) for seq in self._connection.execute(statement).scalars().all()]
+        return [LogRow(seq, self.leaf(seq)) for seq in islice(self._matching(first, end, limit, filters), limit)]
 
     def _kept(self, first: int, limit: int, end: int | None, filters: Mapping[str, str | int]) -> list[LogRow]:
         """Return the entries that the tables hold."""
-        entry, index = t.audit_entry.c, t.audit_index.c
-        seq = index.seq if filters else entry.seq  # the search table's own indexes end in seq
-        # Where few can match, sorting them beats SQLite's walk along the whole table in order.
-        order = seq + 0 if "request_id" in filters else seq
-        statement = select(entry.seq, entry.leaf).where(seq >= first).order_by(order).limit(limit)
-        if end is not None:
-            statement = statement.where(seq < end)
         if filters:
-            statement = statement.join(t.audit_index, index.seq == entry.seq)
-        for name, value in filters.items():
-            statement = statement.where(_condition(name, value))
-        return [LogRow(row.seq, row.leaf) for row in self._connection.execute(statement)]
+            last = self.tree_size() if end is None else min(end, self.tree_size())
+            seqs = list(islice(self._matching(first, last, limit, filters), limit))
+            return [row for at in range(0, len(seqs), _BATCH) for row in self._rows(seqs[at : at + _BATCH])]
+        entry = t.audit_entry.c
+        statement = select(entry.seq, entry.leaf).where(entry.seq >= first).order_by(entry.seq).limit(limit)
+        if end is not None:
+            statement = statement.where(entry.seq < end)
+        return [LogRow(*row) for row in self._connection.execute(statement)]
+
+    def _rows(self, seqs: Sequence[int]) -> list[LogRow]:
+        places = {f"s{place}": seq for place, seq in enumerate(seqs)}
+        return [LogRow(*row) for row in self._connection.execute(_leaves(len(seqs)), places)]
+
+    def _matching(self, first: int, end: int, limit: int, filters: Mapping[str, str | int]) -> Iterator[int]:
+        """Give the entries before `end` that match, ascending; at most `limit` of those that the search table gives."""
+        index = t.audit_index.c
+        conditions = {name: _condition(name, value) for name, value in filters.items()}
+        seq: ColumnElement[int] = index.seq
+        if len(str(filters.get("request_id", ""))) >= _NARROW:
+            # Few can match: sorting them beats a walk along the table in order, or along another filter's index, and a
+            # database without statistics has to be kept from either.
+            seq = index.seq + 0
+            conditions |= {name: index[name].concat("") == filters[name] for name in filters if name in FILTERS}
+        elif len(filters) > 1 and filters.keys() <= set(FILTERS) and all(filters.values()):
+            whole = min(end, self.tree_size() // BLOCK * BLOCK)
+            if first < whole:
+                yield from self.posted(first, whole, {name: str(value) for name, value in filters.items()})
+                first = whole
+        statement = select(index.seq).where(seq >= first, seq < end, *conditions.values())
+        yield from self._connection.execute(statement.order_by(seq).limit(limit)).scalars()
 
     def newest_allowances(self, dataset: str, analyst: str | None = None) -> list[LogRow]:
         """Return every institution's newest decision that allowed a request on a dataset, of this analyst or of any."""
@@ -185,10 +205,12 @@ class Log(Shards):
     def rebuild_index(self) -> int:
         """Make the search table again from the leaves; return how many there are."""
         self._connection.execute(delete(t.audit_index))
-        first = self.kept_from()
+        self.forget_postings()
+        start = first = self.kept_from()
         while rows := self.leaves(first, _BATCH):
             self._index(first, [entries.columns(entries.decode(row.leaf)) for row in rows])
             first += len(rows)
+        self.post(start, first)
         return first
 
     def add_checkpoint(self, size: int, root: bytes, note: bytes) -> None:
@@ -325,6 +347,12 @@ class _StoredNodes:
         places |= {f"i{place}": index for place, (_, index) in enumerate(inner)}
         for level, index, value in self._connection.execute(_hashes(len(leaves), len(inner)), places):
             yield (level, index), value
+
+
+@lru_cache(maxsize=1024)
+def _leaves(count: int) -> TextClause:
+    seqs = ", ".join(f":s{place}" for place in range(count))
+    return text(f"SELECT seq, leaf FROM audit_entry WHERE seq IN ({seqs}) ORDER BY seq")  # noqa: S608 - bound
 
 
 @lru_cache(maxsize=1024)

@@ -22,6 +22,7 @@ CHANGING = {
     "identity_proof": "INSERT, UPDATE, DELETE",
     "key_change": "INSERT, UPDATE",
     "audit_index": "INSERT, DELETE",
+    "audit_posting": "INSERT, DELETE",
 }
 GUARDED = {
     "request": "INSERT, UPDATE (state, release, failure, instance)",

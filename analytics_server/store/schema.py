@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from queries.errors import ConfigError
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every migration, oldest first. The last one is what this code needs."""
 HEAD = REVISIONS[-1]
 UPGRADE = "python -m analytics_server.store upgrade"

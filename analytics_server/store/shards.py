@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from analytics_server.store import shard_file
 from analytics_server.store import tables as t
+from analytics_server.store.postings import Postings
 from analytics_server.store.rows import ShardRow
 from analytics_server.store.shard_file import Content, ShardFile
 from queries.errors import LogError
@@ -25,7 +26,7 @@ from trust.tlog.merkle import HASH_SIZE, Frontier, Node, cover
 _PAGE = 5000
 
 
-class Shards:
+class Shards(Postings):
     """Methods of `UnitOfWork`; see there."""
 
     _connection: Connection
@@ -208,4 +209,5 @@ class Shards:
         """Record that a shard's time is over, and forget what can be searched of it. Its file is the caller's."""
         self._connection.execute(update(t.shard).where(t.shard.c.end_seq == shard.end).values(expired_at=at))
         self._connection.execute(delete(t.audit_index).where(t.audit_index.c.seq < shard.end))
+        self.forget_postings(shard.end)
         self._known = None

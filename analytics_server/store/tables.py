@@ -194,3 +194,15 @@ audit_index = Table(
         for name in ("at_ms", "kind", "actor", "analyst", "dataset", "institution", "request_id", "outcome")
     ),
 )
+
+# Likewise: where in each whole block of entries a value of a field stands (`postings`).
+audit_posting = Table(
+    "audit_posting",
+    METADATA,
+    Column("field", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("places", LargeBinary, nullable=False),
+    Index("audit_posting_by_block", "block"),
+    sqlite_with_rowid=False,
+)

@@ -92,6 +92,7 @@ def test_honest_store_is_found_whole(world: World) -> None:
         ("DELETE FROM audit_entry WHERE seq = 4", 4, 4, "missing"),
         ("UPDATE audit_index SET dataset = 'other' WHERE seq = 3", 3, 3, "search table"),
         ("DELETE FROM audit_index WHERE seq = 3", 3, 3, "search table"),
+        ("INSERT INTO audit_posting VALUES ('kind', 'decided', 0, :h)", None, None, "posting lists"),
         ("UPDATE checkpoint SET root = :h WHERE size = 2", None, None, "not the one that its note says"),
         ("UPDATE checkpoint SET note = :x WHERE size = 2", None, None, "does not verify"),
         ("UPDATE cosignature SET witness = 'beta' || witness", None, None, "cosignature"),

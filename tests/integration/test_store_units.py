@@ -319,6 +319,8 @@ def test_proofs_and_searches_scan_no_table(tmp_path: Path) -> None:
         uow.leaves(100, 10, dataset="patients")
         uow.leaves(100, 10, kind="requested", actor="ana")
         uow.leaves(100, 10, institution="ash")
+        uow.leaves(100, 10, request_id="7230", kind="requested")
+        list(uow.posted(0, 1 << 20, {"kind": "requested", "actor": "ana", "dataset": "patients"}))
         uow.leaf(250)
         uow.request(b"r5")
         uow.latest_checkpoint()
