@@ -10,7 +10,7 @@ FUZZ   := $(VENV)/.fuzz-installed
 # Seconds for which `make soak` fuzzes each parser.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-audit bench-accuracy bench-sources bench-training parity coverage-study attack-report soak fuzz clean
+.PHONY: help setup demo test test-postgresql check lint types imports proto proto-check bench bench-query bench-noise bench-secagg bench-audit bench-accuracy bench-sources bench-training parity coverage-study attack-report soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ demo: $(RUN)  ## four hospitals, one private answer: the main job on real patien
 
 test: $(DEV)  ## every test but the soak campaigns
 	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
+
+test-postgresql: $(DEV)  ## the same tests with every coordinator over PostgreSQL
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --store postgresql
 
 check: lint types imports proto-check  ## ruff, mypy --strict, import-linter, regenerated protos identical
 

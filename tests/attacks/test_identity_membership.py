@@ -131,8 +131,11 @@ def test_keys_swapped_in_the_database_are_not_signed(config: ServerConfig) -> No
     mallory = Hospital("h1", "Hospital 1").listed()
     engine = create_engine(config.store_url)
     with engine.begin() as raw:
-        for trigger in raw.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all():
-            raw.execute(text(f"DROP TRIGGER {trigger}"))
+        if engine.dialect.name == "sqlite":
+            for trigger in raw.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all():
+                raw.execute(text(f"DROP TRIGGER {trigger}"))
+        else:
+            raw.execute(text("ALTER TABLE participant DISABLE TRIGGER USER"))
         raw.execute(
             text("UPDATE participant SET identity_key = :i, epoch_key = :e, epoch_key_signature = :s WHERE id = 'h1'"),
             {"i": mallory.identity_key, "e": mallory.epoch_key, "s": mallory.epoch_key_signature},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness.identity import serving
 from harness.identity_provider import CLIENT, as_browser, identity_provider
@@ -355,15 +356,16 @@ def test_nobody_enrols_without_signing_in(running: Running) -> None:
 
 def test_governance_does_not_believe_the_coordinator(running: Running) -> None:
     """The coordinator swaps the key after the enrolment, or makes up who enrolled: nothing is signed."""
+    swap = sa.text("UPDATE participant SET identity_key = :key")
     enrol(running.token(), running.folder / "ada", roles=["analyst"], sign_in=lambda *a: running.sign_in(*a, **ADA))
     with governance.opened(running.config) as (store, _), store.begin() as uow:
         row = uow.participant("ada")
         assert row is not None
-        uow._connection.exec_driver_sql("UPDATE participant SET identity_key = ?", (bytes(range(32)),))
+        uow._connection.execute(swap, {"key": bytes(range(32))})
     with pytest.raises(IdentityError, match="not the person who was invited"):
         running.publish()
     with governance.opened(running.config) as (store, _), store.begin() as uow:
-        uow._connection.exec_driver_sql("UPDATE participant SET identity_key = ?", (row.identity_key,))
+        uow._connection.execute(swap, {"key": row.identity_key})
         uow._connection.exec_driver_sql("DELETE FROM identity_proof")
     with pytest.raises(IdentityError, match="nothing shows"):
         running.publish()

@@ -64,6 +64,7 @@ def refused(connection: sqlite3.Connection, statement: str) -> None:
         connection.execute(statement)
 
 
+@pytest.mark.sqlite_files("its triggers")
 @pytest.mark.parametrize("table", RECORDS)
 def test_sqlite_update_and_delete(sqlite_world: sqlite3.Connection, table: str) -> None:
     column = sqlite_world.execute(f"SELECT name FROM pragma_table_info('{table}')").fetchall()[-1][0]
@@ -73,6 +74,7 @@ def test_sqlite_update_and_delete(sqlite_world: sqlite3.Connection, table: str) 
     refused(sqlite_world, f"DELETE FROM {table}")
 
 
+@pytest.mark.sqlite_files("its triggers")
 @pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "REPLACE", "INSERT OR IGNORE", "INSERT OR FAIL", "INSERT"])
 @pytest.mark.parametrize(
     "row",
@@ -95,6 +97,7 @@ def test_sqlite_insert_over_a_row(sqlite_world: sqlite3.Connection, verb: str, r
     refused(sqlite_world, f"{verb} INTO {row}")
 
 
+@pytest.mark.sqlite_files("its triggers")
 @pytest.mark.parametrize(
     "statement",
     [

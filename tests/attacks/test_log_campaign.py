@@ -9,6 +9,8 @@ from harness.tampering import Campaign, run
 
 from analytics_server.store import Store
 
+pytestmark = pytest.mark.sqlite_files("its file is edited")
+
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:

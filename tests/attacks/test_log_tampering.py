@@ -21,6 +21,8 @@ from queries.errors import LogError
 from trust.tlog import entries, merkle, notes
 from trust.tlog.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.sqlite_files("its file is edited")
+
 TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
 
 

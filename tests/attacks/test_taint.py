@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from harness.consortium import Consortium, consortium
 
 from analytics_client.agent import responder as judging
@@ -117,6 +118,24 @@ def _written(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+def _stored(running: Consortium) -> dict[str, bytes]:
+    """Every value of every table of the coordinator's database."""
+    engine = sa.create_engine(running.config.store_url)
+    tables = sa.MetaData()
+    with engine.connect() as connection:
+        tables.reflect(connection)
+        stored = {
+            f"table {table.name}": b"\n".join(
+                bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+                for row in connection.execute(sa.select(table))
+                for value in row
+            )
+            for table in tables.sorted_tables
+        }
+    engine.dispose()
+    return stored
+
+
 def test_nothing_that_comes_out_holds_a_canary(
     running: Consortium, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,8 +156,9 @@ def test_nothing_that_comes_out_holds_a_canary(
     printed = "".join(capfd.readouterr()).encode()
     assert b"the data could not answer" in printed  # the failures did happen, and were said
     out = {"standard output": printed} | {f"message {i}": content for i, content in enumerate(watch.out)}
-    written = _written(running.folder)
-    assert {"server/state.sqlite", "ash/ledger.sqlite"} <= written.keys()
+    written = _written(running.folder) | _stored(running)
+    assert {"server/server.toml", "ash/ledger.sqlite", "table audit_entry"} <= written.keys()
+    assert b"people" in written["table audit_entry"]
     assert leaks(out, canaries(watch, literal=True)) == []
     # The store keeps the signed requests, whose literals the analyst chose; nothing of the data.
     assert leaks(written, canaries(watch, literal=False)) == []

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from harness.consortium import Consortium
 from harness.live import SCHEMA, Live, command
+from harness.stores import init_options
 
 from analytics_client import connect
 from analytics_client import session as sessions
@@ -240,7 +241,8 @@ def test_something_else_behind_the_address_is_named_within_five_seconds(live: Li
 
 def test_a_port_that_is_taken_is_named(live: Live, tmp_path: Path) -> None:
     taken = live.session.profile.address
-    founded = command("cohortium-server", "init", tmp_path / "second", "--name", "second", "--address", taken)
+    options = ["--name", "second", "--address", taken, *init_options()]
+    founded = command("cohortium-server", "init", tmp_path / "second", *options)
     assert founded.returncode == 0, founded.stderr
     done = command("cohortium-server", "run", tmp_path / "second")
     assert done.returncode != 0

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.store import Store
+from harness.stores import new_url
 from protos.v1 import agent_pb2, analyst_pb2, log_pb2
 from trust.identity import envelope as dsse
 from trust.identity import keys, membership
@@ -246,8 +247,8 @@ class World:
 
 
 def new_world(folder: Path, *, queries: int = 2, witnessed: bool = True) -> World:
-    """A log on SQLite in `folder` with some queries, the second one denied, and cosignatures at the end."""
-    world = World(Store.create(f"sqlite:///{folder / 'state.sqlite'}"))
+    """A log in a new store (see `stores`) with some queries, the second one denied, and cosignatures at the end."""
+    world = World(Store.create(new_url(folder)))
     world.begin()
     for number in range(queries):
         world.query(denied_by="beta" if number % 2 else "")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness.audit import CONSORTIUM, INSTITUTIONS, World
+from harness.stores import new_url
 
 from analytics_client.audit import AuditReader, Entry, Gone, verify
 from analytics_server.audit import sealing, service
@@ -82,8 +83,9 @@ class Coordinator:
 
 
 @contextmanager
-def serving(url: str) -> Iterator[Coordinator]:
-    world = World(Store.create(url))
+def serving(url: str, folder: Path) -> Iterator[Coordinator]:
+    Store.create(url).close()
+    world = World(Store.open(url, folder / "shards"))
     world.begin()
     world.query()
     world.query(dataset="labs", denied_by="beta")
@@ -97,20 +99,21 @@ def serving(url: str) -> Iterator[Coordinator]:
 
 
 @pytest.fixture
-def coordinator(store_url: str) -> Iterator[Coordinator]:
-    with serving(store_url) as running:
+def coordinator(store_url: str, tmp_path: Path) -> Iterator[Coordinator]:
+    with serving(store_url, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def sqlite_coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
-    with serving(f"sqlite:///{tmp_path_factory.mktemp('log') / 'state.sqlite'}") as running:
+def shared_coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    folder = tmp_path_factory.mktemp("log")
+    with serving(new_url(folder), folder) as running:
         yield running
 
 
 def test_expired_log_is_read_and_verified(tmp_path: Path) -> None:
     """Over the wire too: what is gone is said, with the subtrees that the tree goes on from."""
-    with serving(f"sqlite:///{tmp_path / 'state.sqlite'}") as coordinator:
+    with serving(new_url(tmp_path), tmp_path) as coordinator:
         world = coordinator.world
         world.now_ms += 1000
         sealed = sealing.seal(world.store, world.log, before_ms=world.now_ms, now_ms=world.now_ms)
@@ -253,14 +256,14 @@ def test_entry_is_proved_and_a_false_one_is_not(coordinator: Coordinator) -> Non
 
 
 @pytest.mark.parametrize("role", ["auditor", "steward", "operator"])
-def test_readers(sqlite_coordinator: Coordinator, role: str) -> None:
-    with sqlite_coordinator.reader(role) as reader:
+def test_readers(shared_coordinator: Coordinator, role: str) -> None:
+    with shared_coordinator.reader(role) as reader:
         assert reader.heads().checkpoint
 
 
 @pytest.mark.parametrize("role", ["analyst", "agent"])
-def test_others_are_refused_and_nothing_is_logged(sqlite_coordinator: Coordinator, role: str) -> None:
-    coordinator = sqlite_coordinator
+def test_others_are_refused_and_nothing_is_logged(shared_coordinator: Coordinator, role: str) -> None:
+    coordinator = shared_coordinator
     before = coordinator.world.entries()
     with coordinator.reader(role) as reader:
         with pytest.raises(PolicyDenied, match="not for the role"):
@@ -274,14 +277,14 @@ def test_others_are_refused_and_nothing_is_logged(sqlite_coordinator: Coordinato
     assert coordinator.world.entries() == before
 
 
-def test_revoked_auditor_is_refused(sqlite_coordinator: Coordinator) -> None:
-    sqlite_coordinator.revoked.add("mallory")
-    with sqlite_coordinator.reader(name="mallory") as reader, pytest.raises(IdentityError, match="revoked"):
+def test_revoked_auditor_is_refused(shared_coordinator: Coordinator) -> None:
+    shared_coordinator.revoked.add("mallory")
+    with shared_coordinator.reader(name="mallory") as reader, pytest.raises(IdentityError, match="revoked"):
         reader.heads()
 
 
 def test_empty_log_has_no_head(tmp_path: Path) -> None:
-    world = World(Store.create(f"sqlite:///{tmp_path / 'state.sqlite'}"))
+    world = World(Store.create(new_url(tmp_path)))
     running = Coordinator(world)
     try:
         with running.reader() as reader:

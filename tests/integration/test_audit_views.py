@@ -468,6 +468,7 @@ def test_a_view_of_a_false_log_is_shown_and_fails(exported: list[str]) -> None:
             run(*command, *exported)
 
 
+@pytest.mark.sqlite_files("a copy of the file is cut off")
 def test_a_head_kept_elsewhere_finds_a_clean_truncation(world: World, exported: list[str], tmp_path: Path) -> None:
     kept = tmp_path / "kept.note"
     kept.write_bytes(world.checkpoints()[-1])

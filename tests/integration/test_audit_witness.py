@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 from harness.consortium import Consortium, consortium
 
 from analytics_client.agent.watch import FILE, _alone, watch
 from analytics_client.audit_session import open_log
+from analytics_server import governance
 from queries.errors import ConfigError, LogError, PolicyDenied
 from trust.identity import files
 
@@ -90,13 +89,19 @@ def test_one_witness_per_folder(running: Consortium) -> None:
         watch(running.folder / "olga", once=True, say=lambda _: None)
 
 
+def kept_cosignatures(running: Consortium) -> int:
+    with governance.opened(running.config) as (store, _), store.read() as uow:
+        newest = uow.latest_checkpoint()
+        assert newest is not None
+        return len(uow.cosignatures(0, newest.size))
+
+
 def test_a_cosignature_by_another_key_is_not_kept(running: Consortium) -> None:
     from protos.v1 import audit_pb2, audit_pb2_grpc
     from trust.rpc import channel as channels
     from trust.rpc.errors import translated
 
-    with closing(sqlite3.connect(running.folder / "server" / "state.sqlite")) as connection:
-        before = connection.execute("SELECT count(*) FROM cosignature").fetchone()
+    before = kept_cosignatures(running)
     with open_log(running.folder / "olga") as session:
         profile = session.profile
         note = session.reader.heads().checkpoint
@@ -109,8 +114,7 @@ def test_a_cosignature_by_another_key_is_not_kept(running: Consortium) -> None:
         translated(profile.address),
     ):
         audit_pb2_grpc.AuditStub(channel).Witness(request, timeout=10)
-    with closing(sqlite3.connect(running.folder / "server" / "state.sqlite")) as connection:
-        assert connection.execute("SELECT count(*) FROM cosignature").fetchone() == before
+    assert kept_cosignatures(running) == before
 
 
 def test_an_analyst_gets_no_heads(running: Consortium) -> None:

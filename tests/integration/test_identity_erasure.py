@@ -56,6 +56,7 @@ def test_erasure_forgets_the_name_and_keeps_every_proof(store_url: str) -> None:
     world.store.close()
 
 
+@pytest.mark.sqlite_files("its file")
 def test_erased_name_is_not_left_in_the_file(tmp_path: Path) -> None:
     store = Store.create(f"sqlite:///{tmp_path / 'state.sqlite'}")
     world = World(store)

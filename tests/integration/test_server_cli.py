@@ -156,7 +156,11 @@ def test_init_makes_private_folders_and_a_started_log(tmp_path: Path) -> None:
     assert {p.name for p in office.iterdir()} == {"ca.key", "ca.pem", "governance.key", "governance.toml"}
     for path in [server, office, *server.glob("*.key"), *office.glob("*.key"), server / "server.toml"]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-    assert stat.S_IMODE((server / "state.sqlite").stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.sqlite_files("its file is private")
+def test_init_makes_a_private_database(folder: Path) -> None:
+    assert stat.S_IMODE((folder / "state.sqlite").stat().st_mode) & 0o077 == 0
 
 
 def test_init_never_overwrites(folder: Path, tmp_path: Path) -> None:
@@ -261,6 +265,7 @@ def test_key_that_others_may_read_stops_the_coordinator(tmp_path: Path) -> None:
     assert "chmod 600" in lines[1]
 
 
+@pytest.mark.sqlite_files("its file is not there")
 def test_absent_database_is_told_with_the_next_step(tmp_path: Path) -> None:
     folder = found(tmp_path / "server")
     (folder / "state.sqlite").unlink()

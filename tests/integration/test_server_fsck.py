@@ -14,6 +14,7 @@ from analytics_server.cli import app
 from queries.errors import LogError
 
 
+@pytest.mark.sqlite_files("its file is edited")
 def test_fsck_says_what_it_checked_and_names_what_is_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "server"
     run = CliRunner().invoke

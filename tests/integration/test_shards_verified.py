@@ -29,6 +29,8 @@ from analytics_server.store import ShardRow, Store
 from protos.v1 import agent_pb2, log_pb2
 from trust.transcript import frame
 
+pytestmark = pytest.mark.sqlite_files("copies of its file")
+
 DAY_MS = 86_400_000
 
 

@@ -303,6 +303,7 @@ def test_checkpoints_and_cosignatures(store: Store) -> None:
         assert [row.size for row in uow.checkpoints(2, 10)] == [2]
 
 
+@pytest.mark.sqlite_files("the plans of its statements")
 def test_proofs_and_searches_scan_no_table(tmp_path: Path) -> None:
     """O(log n) in fact: SQLite says of every statement that it seeks."""
     store = Store.create(f"sqlite:///{tmp_path / 'state.sqlite'}")

@@ -93,11 +93,13 @@ def test_absent_file_is_not_made_by_opening(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.sqlite_files("its file")
 def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     Store.create(sqlite_url(tmp_path / "state.sqlite")).close()
     assert (tmp_path / "state.sqlite").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.sqlite_files("its file")
 def test_folder_that_is_absent(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot create"):
         Store.create(sqlite_url(tmp_path / "nowhere" / "state.sqlite"))
@@ -109,6 +111,7 @@ def test_other_databases_are_refused(url: str) -> None:
         Store.open(url)
 
 
+@pytest.mark.sqlite_files("its file")
 def test_connections_are_as_durable_as_promised(tmp_path: Path) -> None:
     store = Store.create(sqlite_url(tmp_path / "state.sqlite"))
     with store._engine.connect() as connection:
@@ -118,6 +121,7 @@ def test_connections_are_as_durable_as_promised(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.sqlite_files("its file")
 def test_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
     store = Store.create(sqlite_url(tmp_path / "state.sqlite"))
     with store.begin() as uow:
@@ -141,6 +145,7 @@ def test_full_disk_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.sqlite_files("its file")
 def test_store_locked_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2)
     path = tmp_path / "state.sqlite"
@@ -168,6 +173,7 @@ def test_store_locked_by_another_process(tmp_path: Path, monkeypatch: pytest.Mon
     store.close()
 
 
+@pytest.mark.sqlite_files("its file")
 def test_damaged_file_is_a_log_error(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     Store.create(sqlite_url(path)).close()

@@ -379,6 +379,7 @@ def test_postgresql_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> No
         instances.register(f"postgresql+psycopg://postgres@/none?host={tmp_path}")
 
 
+@pytest.mark.sqlite_files("one file, one coordinator")
 def test_second_coordinator_over_one_sqlite_file_is_refused(tmp_path: Path) -> None:
     from analytics_server.coordinator.rounds import Deadlines
     from analytics_server.coordinator.server import Coordinator
