@@ -6,6 +6,7 @@ it rounds away: a vector that were added twice, or left out in silence, would sh
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -220,7 +221,8 @@ def campaign(folder: Path) -> Iterator[Campaign]:
         files.append(folder / f"{name}.csv")
         files[-1].write_text("id,age\n" + "".join(f"{name}-{i},{i % 100}\n" for i in range(persons)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        tests = Path(__file__).parents[1]  # and the code beside them, wherever another copy is installed
+        patch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
         patch.setattr(sandboxes, "AGENT", "harness.fatal:agent")
         patch.setattr(sandboxes, "COORDINATOR", "harness.fatal:coordinator")
         box = sandbox(schema, files, epsilon=1e6)

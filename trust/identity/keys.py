@@ -10,9 +10,9 @@ import hashlib
 from pathlib import Path
 from typing import TypeAlias
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from queries.errors import ConfigError, IdentityError, SignatureError
+from trust import ed25519
 from trust.identity import files
 from trust.transcript import frame
 
@@ -86,8 +87,8 @@ def load_tls_key(path: Path) -> EllipticCurvePrivateKey:
 def verify(public: bytes, signature: bytes, message: bytes, *, what: str) -> None:
     """Return if the Ed25519 signature holds (RFC 8032); raise SignatureError naming `what` if it does not."""
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        ed25519.verify(public, signature, message)
+    except ed25519.InvalidSignature:
         raise SignatureError(f"the signature of {what} does not verify", hint="do not use it; ask its sender") from None
 
 

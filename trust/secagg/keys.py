@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from trust import ed25519
 from trust.secagg.field import PRIME, element_bytes
 from trust.secagg.masks import SegmentKey
 from trust.secagg.parameters import Member
@@ -158,7 +157,7 @@ def confirm_statement(round_id: bytes, roster: bytes, survivors: bytes, member: 
 def verify(member: Member, signature: bytes, statement: bytes, *, what: str, party: str) -> None:
     """Raise BadSignature, attributed to `party`, unless `member` signed `statement`."""
     try:
-        Ed25519PublicKey.from_public_bytes(member.identity_key).verify(signature, statement)
-    except (InvalidSignature, ValueError) as error:
+        ed25519.verify(member.identity_key, signature, statement)
+    except ed25519.InvalidSignature as error:
         message = f"the {what} in the name of institution {member.id} is not signed by it"
         raise BadSignature(message, party=party) from error

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from queries.errors import LogError
+from trust import ed25519
 
 ED25519 = 0x01
 """Signature type of plain Ed25519 note signatures."""
@@ -63,8 +63,8 @@ def check_name(name: str) -> str:
 def check_signature(public_key: bytes, signature: bytes, message: bytes, who: str) -> None:
     """Raise LogError unless this raw Ed25519 key signed `message`."""
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError) as error:
+        ed25519.verify(public_key, signature, message)
+    except ed25519.InvalidSignature as error:
         raise LogError(f"the signature of {who} does not verify") from error
 
 
