@@ -37,11 +37,12 @@ from analytics_client.agent.responder import ActiveRound
 from analytics_server import governance
 from analytics_server.config import load
 from analytics_server.coordinator.agent_service import AgentServicer
+from analytics_server.coordinator.chunks import add_agent_servicer
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed
 from analytics_server.store import Store
-from protos.v1 import agent_pb2, agent_pb2_grpc, envelope_pb2
+from protos.v1 import agent_pb2, envelope_pb2
 from trust.identity import keys, membership, x509
 from trust.identity.membership import MembershipDocument
 from trust.identity.names import Peer
@@ -217,7 +218,7 @@ class BenchCoordinator:
             statements=NoLog(),  # type: ignore[arg-type]  # likewise
             jobs=NoLog(),  # type: ignore[arg-type]  # likewise
         )
-        agent_pb2_grpc.add_AgentLinkServicer_to_server(servicer, self._server)
+        add_agent_servicer(servicer, self._server)
         self._server.add_generic_rpc_handlers((self.bare,))
         port = rpc.bind(self._server, "127.0.0.1:0", rpc.mutual_credentials(tls.key, tls.chain, tls.ca))
         await self._server.start()

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import structlog
 
+from analytics_server.coordinator.chunks import Chunk
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.coordinator.jobs import JobDesk, closed
@@ -129,7 +130,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
 
     @serves("agent")
     async def Upload(  # noqa: N802 - named by the service definition
-        self, _messages: AsyncIterator[agent_pb2.UploadChunk], context: Context
+        self, _messages: AsyncIterator[Chunk], context: Context
     ) -> agent_pb2.UploadReceipt:
         """Feed masked vectors to their rounds, for as long as the agent is connected.
 
@@ -139,20 +140,19 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         peer = peer_of(context)
         message = await context.read()
         while message is not EOF:
-            data = message.data  # a copy: once only
-            if len(data) <= SMALL_CHUNK:
-                await self._take(peer.id, message, data)
+            if len(message.data) <= SMALL_CHUNK:
+                await self._take(peer.id, message)
                 message = await context.read()
             else:  # the next chunk comes in while this one is worked on; a third waits at the sender
                 following = asyncio.ensure_future(context.read())
                 try:
-                    await self._take(peer.id, message, data)
+                    await self._take(peer.id, message)
                     message = await following
                 finally:
                     following.cancel()
         return agent_pb2.UploadReceipt()
 
-    async def _take(self, member: str, message: agent_pb2.UploadChunk, data: bytes) -> None:
+    async def _take(self, member: str, message: Chunk) -> None:
         connection = self._hub.get(member)
         round_ = connection.rounds.get(message.round_id) if connection is not None else None
         if not isinstance(round_, Round):
@@ -161,10 +161,10 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
             sink = round_.upload_of(member)
             if sink is None:
                 return
-            if len(data) <= SMALL_CHUNK:
-                sink.feed(data)
+            if len(message.data) <= SMALL_CHUNK:
+                sink.feed(message.data)
             else:
-                await asyncio.to_thread(sink.feed, data)
+                await asyncio.to_thread(sink.feed, message.data)
             if message.manifest:
                 await round_.take_manifest(member, sink, message.manifest)
         except LateMessage:

@@ -18,6 +18,7 @@ from analytics_server.audit.service import AuditServicer
 from analytics_server.config import ServerConfig
 from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.analyst_service import AnalystServicer
+from analytics_server.coordinator.chunks import add_agent_servicer
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.enrolment import EnrolmentServicer
@@ -29,7 +30,7 @@ from analytics_server.coordinator.statements import Statements
 from analytics_server.coordinator.witnessing import Witnessing
 from analytics_server.store import SHARDS, Store
 from analytics_server.store import instance as instances
-from protos.v1 import agent_pb2_grpc, analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
+from protos.v1 import analyst_pb2_grpc, audit_pb2_grpc, enrolment_pb2_grpc
 from queries.errors import CohortiumError
 from trust.rpc import server as rpc
 from trust.rpc.process import run_until_signal
@@ -104,7 +105,7 @@ class Coordinator:
             AnalystServicer(directory=self._directory, hub=self._hub, desk=self._desk, mirror=Mirror(self._database)),
             members,
         )
-        agent_pb2_grpc.add_AgentLinkServicer_to_server(self._agents, members)
+        add_agent_servicer(self._agents, members)
         audit_pb2_grpc.add_AuditServicer_to_server(
             AuditServicer(
                 store=self._store,

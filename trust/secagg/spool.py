@@ -28,8 +28,8 @@ READ_BYTES = 1 << 20
 class Stored(Protocol):
     """The bytes of one upload, used by one thread at a time. Raises ServiceError where the disk fails."""
 
-    def write(self, chunk: bytes) -> None:
-        """Append."""
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append; the bytes may be kept where they are."""
 
     def read(self) -> Iterator[memoryview]:
         """Yield all that was written, at most 1 MiB at a time; each is valid until the next."""
@@ -99,9 +99,9 @@ class _Memory:
     def __init__(self, spool: Spool, size: int) -> None:
         self._spool = spool
         self._size = size
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         self._chunks.append(chunk)
 
     def read(self) -> Iterator[memoryview]:
@@ -121,7 +121,7 @@ class _File:
         self._failed = False
         self._file.seek(0)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         view = memoryview(chunk)
         try:
             with _disk(self._spool.folder):

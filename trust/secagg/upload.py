@@ -54,8 +54,8 @@ class UploadSink:
         self._turn = threading.Lock()
         self._over = False
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the vector: at least one whole entry, at most 1 MiB.
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes of the vector: at least one whole entry, at most 1 MiB. They must not change any more.
 
         Raises BadUpload, after which the upload is void; OutOfStep once it is void or finished; LateMessage once the
         round has closed uploads; ServiceError where the chunk cannot be kept, after which the upload is void and
