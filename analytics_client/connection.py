@@ -133,20 +133,36 @@ class Connection:
     def _run(
         self, request_id: bytes, envelope: bytes, *, steps: bool, job: bool = False
     ) -> Iterator[analyst_pb2.Progress]:
-        """Submit and follow. Where the connection is lost on the way, ask for the request's last state instead."""
+        """Submit and follow. Where the connection is lost on the way, ask for the request's last state instead.
+
+        A job runs for long: it is submitted again, which follows it from its first round; what was told is not told
+        twice.
+        """
         request = analyst_pb2.SubmitRequest(request=envelope_pb2.Envelope.FromString(envelope), steps=steps)
-        submitted = False
-        try:
-            with translated(self.profile.address):
-                for progress in joined(
-                    self._stub.Submit(request, timeout=MAX_LIFETIME if job else channels.ROUND_DEADLINE_S)
-                ):
-                    submitted = True
-                    yield progress
-        except ServiceError:
-            if not submitted:
-                raise
-            yield self._resume(request_id)
+        submitted, told, failures = False, 0, 0
+        while True:
+            again = told
+            try:
+                with translated(self.profile.address):
+                    for progress in joined(
+                        self._stub.Submit(request, timeout=MAX_LIFETIME if job else channels.ROUND_DEADLINE_S)
+                    ):
+                        submitted, failures = True, 0
+                        if job and progress.step == "round":
+                            if again:
+                                again -= 1
+                                continue
+                            told += 1
+                        yield progress
+                return
+            except ServiceError:
+                failures += 1
+                if not submitted or failures > RESUME_ATTEMPTS:
+                    raise
+            if not job:
+                yield self._resume(request_id)
+                return
+            time.sleep(RESUME_PAUSE_S)
 
     def _resume(self, request_id: bytes) -> analyst_pb2.Progress:
         """Return the last state of a request after the connection was lost: the coordinator may be restarting."""

@@ -59,9 +59,10 @@ class JobDesk:
         try:
             return await job.run()
         finally:
-            del self._running[verified.request_id]
+            if self._running.get(verified.request_id) is job:
+                del self._running[verified.request_id]
             message = closed(verified.request_id)
-            if not job.cancelled:  # then it goes on after the restart
+            if asking.logged and not job.cancelled:  # else it runs elsewhere, or goes on after the restart
                 for connection in self._tools.hub.all():
                     if connection.welcomed:
                         connection.send(message)
@@ -214,7 +215,9 @@ class _Job:
                     analyst_pb2.Progress(request_id=self.verified.request_id, step="waiting", failure=waiting)
                 )
             return 0
-        used_before = type(error) is RoundError  # an institution answered this slot to a coordinator that then stopped
+        # An institution answered this slot before, to a coordinator that then stopped: it never will again.
+        denied = [signed.decision for signed in round_.decisions.values() if not signed.decision.allowed]
+        used_before = any(decision.code == RoundError.code for decision in denied)
         if not isinstance(error, RoundError):
             raise error
         outcome = f"failed: {error.code}"

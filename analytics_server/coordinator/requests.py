@@ -115,7 +115,7 @@ class RequestDesk:
             async for _ in live.follow():
                 """Its end is in the store when it is reported."""
         row = await self._database.read(lambda uow: uow.request(request_id))
-        if row is not None and row.analyst == peer.id and row.state == "running" and self._is_elsewhere(row):
+        if row is not None and row.analyst == peer.id and row.state == "running":  # elsewhere, or just being taken up
             return await self._end_elsewhere(request_id)
         if row is None or row.analyst != peer.id or (stored := stored_end(row)) is None:
             raise IdentityError(
@@ -181,7 +181,10 @@ class RequestDesk:
         except AlreadyEnded as ended:
             live.end(ended.progress)
         except RunsElsewhere:
-            live.end(await self._end_elsewhere(request_id))
+            try:
+                live.end(await self._end_elsewhere(request_id))
+            except CohortiumError as error:  # the store fails: whoever follows must not wait for ever
+                live.end(failure_of(request_id, error))
         except RoundFailed as failure:
             await self._fail(live, asking, failure.error, charged=failure.charged)
         except CohortiumError as error:
@@ -328,8 +331,9 @@ class RequestDesk:
     async def see_to_orphans(self, *, starting: bool = False) -> int:
         """End, with a clear status, every query that a process left running which is dead; go on with training jobs.
 
-        A job of another coordinator waits for one that its institutions are connected to. Ends that could not be
-        stored are stored. Returns how many queries were ended.
+        So too with what this process could not take up because its store failed. A job of another coordinator waits for
+        one that its institutions are connected to. Ends that could not be stored are stored. Returns how many queries
+        were ended.
         """
         await self._store_ends()
         if not await self._database.read(self._others_run):
@@ -337,7 +341,8 @@ class RequestDesk:
 
         def work(uow: UnitOfWork) -> tuple[int, list[tuple[RequestRow, Checked]]]:
             interrupted, adopted = 0, []
-            for row in uow.orphaned_requests(self._tools.instance):
+            left = [row for row in uow.running_requests() if self._is_lost(row)]
+            for row in (*uow.orphaned_requests(self._tools.instance), *left):
                 job = self._as_job(row)
                 if job is None:
                     progress = failure_of(row.request_id, INTERRUPTED, charged=True)
@@ -358,7 +363,15 @@ class RequestDesk:
         return interrupted
 
     def _others_run(self, uow: UnitOfWork) -> bool:
-        return any(row.instance != self._tools.instance for row in uow.running_requests())
+        return any(self._is_elsewhere(row) or self._is_lost(row) for row in uow.running_requests())
+
+    def _is_lost(self, row: RequestRow) -> bool:
+        """Whether this process should run a request that still runs by the store, and does not.
+
+        It does from before the request is stored until after its end is: so what the store's thread finds here holds.
+        """
+        known = self._live.keys() | self._unstored.keys()
+        return not self._is_elsewhere(row) and row.request_id not in known
 
     def _as_job(self, row: RequestRow) -> Checked | None:
         """Return a running request as a job to go on with; None where it is none, or not valid any more."""
@@ -389,7 +402,7 @@ class RequestDesk:
             logger.info("the end of a request is stored now", request=request_id.hex()[:12])
 
     async def _end_elsewhere(self, request_id: bytes) -> analyst_pb2.Progress:
-        """Return the end of a request that another coordinator runs, once it has one."""
+        """Return the end of a request that another coordinator runs, or this one does not yet, once it has one."""
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
 
         def listener() -> None:  # called from the thread that appended

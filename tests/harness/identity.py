@@ -142,12 +142,15 @@ def serving(
 
 
 @contextmanager
-def echo(authority: Authority, servicer: Echo | None = None, *, role: str = "coordinator") -> Iterator[str]:
+def echo(
+    authority: Authority, servicer: Echo | None = None, *, role: str = "coordinator", address: str = "127.0.0.1:0"
+) -> Iterator[str]:
     """Serve Echo over mTLS with a leaf of this role."""
     key, chain = authority.leaf(role, "coordinator")
     chosen = servicer or Echo()
     with serving(
         lambda server: audit_pb2_grpc.add_AuditServicer_to_server(chosen, server),
         rpc.mutual_credentials(key, chain, authority.ca),
-    ) as address:
-        yield address
+        address,
+    ) as bound:
+        yield bound

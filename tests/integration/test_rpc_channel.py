@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +14,7 @@ from harness.identity import CONSORTIUM, Authority, Echo, echo
 
 from protos.v1 import audit_pb2, audit_pb2_grpc
 from queries import errors
+from trust.rpc import channel as channels
 from trust.rpc.channel import TlsIdentity, connect, connect_aio
 from trust.rpc.errors import translated
 from trust.rpc.server import bind, mutual_credentials, new_server
@@ -121,6 +122,45 @@ def test_nobody_at_the_address_is_told_at_once(authority: Authority) -> None:
 async def test_nobody_at_the_address_is_told_at_once_by_aio(authority: Authority) -> None:
     with within(5), pytest.raises(errors.ServiceError, match=r"127\.0\.0\.1:1"):
         await connect_aio("127.0.0.1:1", authority.identity("auditor", "olga"))
+
+
+@pytest.fixture
+def late(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address at which the coordinator comes up after the first attempt, before the diagnosis of its failure."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    up = ExitStack()
+    look = channels.diagnose
+
+    def diagnose(where: str, identity: TlsIdentity) -> errors.CohortiumError | None:
+        if not started:
+            started.append(up.enter_context(echo(authority, address=address)))
+        return look(where, identity)
+
+    started: list[str] = []
+    monkeypatch.setattr(channels, "diagnose", diagnose)
+    with up:
+        yield address
+    assert started
+
+
+def test_a_coordinator_that_just_came_up_is_not_taken_for_one_that_refuses(authority: Authority, late: str) -> None:
+    """An agent that took it so would never try again."""
+    with connect(late, authority.identity("auditor", "olga"), timeout=30) as channel:
+        assert audit_pb2_grpc.AuditStub(channel).Heads(audit_pb2.HeadsRequest(), timeout=10).checkpoint
+
+
+async def test_nor_by_aio(authority: Authority, late: str) -> None:
+    channel = await connect_aio(late, authority.identity("auditor", "olga"), timeout=30)
+    assert (await audit_pb2_grpc.AuditStub(channel).Heads(audit_pb2.HeadsRequest(), timeout=10)).checkpoint
+    await channel.close(None)
+
+
+async def test_a_slow_coordinator_is_not_taken_for_one_that_refuses(authority: Authority, address: str) -> None:
+    """No time at all: the handshake cannot be over."""
+    with pytest.raises(errors.ServiceError, match="did not answer in time"):
+        await connect_aio(address, authority.identity("auditor", "olga"), timeout=0)
 
 
 @pytest.mark.parametrize("address", ["no-such-host.invalid:7443", "192.0.2.1:7443"])

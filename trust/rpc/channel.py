@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,6 +38,9 @@ CALL_DEADLINE_S = 10.0
 """For calls answered from the coordinator's own state."""
 ROUND_DEADLINE_S = 120.0
 """For calls that wait for a whole round."""
+_ATTEMPTS = (1, 2)
+"""A coordinator that was away at the first and answers the diagnosis has just come up: one more tells."""
+_SETTLED = frozenset({grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE})
 
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
 
@@ -63,54 +67,77 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def connect(address: str, identity: TlsIdentity, *, timeout: float = CONNECT_TIMEOUT_S) -> grpc.Channel:
-    """Return a connected channel, or raise within `timeout` + 1.2 seconds.
+    """Return a connected channel, or raise within `timeout` + 2.4 seconds.
 
-    ServiceError: nobody there. IdentityError: not this consortium's coordinator, or it does not accept our certificate.
-    ClockError: certificates and this machine's clock disagree.
+    ServiceError: nobody there, or too slow. IdentityError: not this consortium's coordinator, or it does not accept our
+    certificate. ClockError: certificates and this machine's clock disagree.
     """
     split_address(address)
-    channel = grpc.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
+    end = time.monotonic() + timeout
+    for attempt in _ATTEMPTS:
+        channel = grpc.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
+        state = _settled(channel, end - time.monotonic())
+        if state == grpc.ChannelConnectivity.READY:
+            return channel
+        channel.close()
+        found = diagnose(address, identity)
+        if found is not None or state is None or attempt == _ATTEMPTS[-1]:
+            raise found or _not_accepted(address, slow=state is None)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _settled(channel: grpc.Channel, timeout: float) -> grpc.ChannelConnectivity | None:
+    """Return READY or TRANSIENT_FAILURE, whichever comes first; None where neither does in time."""
     settled = threading.Event()
     reached: list[grpc.ChannelConnectivity] = []
 
     def watch(state: grpc.ChannelConnectivity) -> None:
         reached.append(state)
-        if state in {grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE}:
+        if state in _SETTLED:
             settled.set()
 
     channel.subscribe(watch, try_to_connect=True)
-    settled.wait(timeout)
+    settled.wait(max(timeout, 0.0))
     channel.unsubscribe(watch)
     if grpc.ChannelConnectivity.READY in reached:
-        return channel
-    channel.close()
-    raise diagnose(address, identity)
+        return grpc.ChannelConnectivity.READY
+    return grpc.ChannelConnectivity.TRANSIENT_FAILURE if settled.is_set() else None
 
 
 async def connect_aio(address: str, identity: TlsIdentity, *, timeout: float = CONNECT_TIMEOUT_S) -> grpc.aio.Channel:
     """As `connect`, for the running event loop."""
     split_address(address)
-    channel = grpc.aio.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
-    try:
-        async with asyncio.timeout(timeout):
-            state = channel.get_state(try_to_connect=True)
-            while state not in {grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE}:
-                await channel.wait_for_state_change(state)
+    end = asyncio.get_running_loop().time() + timeout
+    for attempt in _ATTEMPTS:
+        channel = grpc.aio.secure_channel(address, _credentials(identity), options=_options(identity.consortium))
+        reached: grpc.ChannelConnectivity | None = None
+        try:
+            async with asyncio.timeout_at(end):
                 state = channel.get_state(try_to_connect=True)
-    except TimeoutError:
-        state = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-    if state == grpc.ChannelConnectivity.READY:
-        return channel
-    await channel.close(None)
-    raise await asyncio.to_thread(diagnose, address, identity)
+                while state not in _SETTLED:
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+                reached = state
+        except TimeoutError:
+            pass  # too slow, which is told below
+        if reached == grpc.ChannelConnectivity.READY:
+            return channel
+        await channel.close(None)
+        found = await asyncio.to_thread(diagnose, address, identity)
+        if found is not None or reached is None or attempt == _ATTEMPTS[-1]:
+            raise found or _not_accepted(address, slow=reached is None)
+    raise AssertionError("the last attempt returns or raises")
 
 
-def diagnose(address: str, identity: TlsIdentity) -> CohortiumError:
-    """Return why no channel could be had: look at our certificate, then dial and shake hands once, at most 1.2 s."""
+def diagnose(address: str, identity: TlsIdentity) -> CohortiumError | None:
+    """Return why no channel could be had: look at our certificate, then dial and shake hands once, at most 1.2 s.
+
+    None where this consortium's coordinator answers now: then it did not accept our certificate, or was not up yet.
+    """
     own = _own_certificate_error(identity)
     if own is not None:
         return own
-    found: list[CohortiumError] = []
+    found: list[CohortiumError | None] = []
     # In a thread of its own, because a resolver that hangs obeys no timeout.
     prober = threading.Thread(target=lambda: found.append(_probe(address, identity)), daemon=True)
     prober.start()
@@ -118,7 +145,17 @@ def diagnose(address: str, identity: TlsIdentity) -> CohortiumError:
     return found[0] if found else _unreachable(address, "no answer")
 
 
-def _probe(address: str, identity: TlsIdentity) -> CohortiumError:
+def _not_accepted(address: str, *, slow: bool) -> CohortiumError:
+    """Say why a coordinator that answers is not connected to. What is only slow must not look final: agents retry."""
+    if slow:
+        return ServiceError(f"the coordinator at {address} did not answer in time", hint="try again later")
+    return IdentityError(
+        f"the coordinator at {address} does not accept this certificate",
+        hint="it may be of another consortium of the same name, or reissued since: ask your operator for an invitation",
+    )
+
+
+def _probe(address: str, identity: TlsIdentity) -> CohortiumError | None:
     host, port = split_address(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=identity.ca.decode("ascii"))
@@ -135,10 +172,7 @@ def _probe(address: str, identity: TlsIdentity) -> CohortiumError:
         return _socket_error(address, error)
     if identity.certificate is None:
         return ServiceError(f"the server at {address} accepts no newcomers", hint="check the port of the invitation")
-    return IdentityError(
-        f"the coordinator at {address} does not accept this certificate",
-        hint="it may be of another consortium of the same name, or reissued since: ask your operator for an invitation",
-    )
+    return None
 
 
 def _socket_error(address: str, error: OSError) -> ServiceError:

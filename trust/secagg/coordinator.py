@@ -308,18 +308,17 @@ class CoordinatorRound:
 
     @property
     def _confirms_needed(self) -> int:
-        p = self.parameters
-        return max(p.threshold, p.minimum_cohort) if p.drawn else p.threshold
+        return max(self.parameters.threshold, self.parameters.minimum_cohort)
 
     def _confirmers(self) -> list[str]:
-        """Whose CONFIRMs are forwarded. Where neighbours are drawn: survivors, of as many organisations as can be."""
+        """Whose CONFIRMs are forwarded: of as many organisations as can be, and survivors where neighbours are drawn."""
         names = sorted(self._confirms)
         if self.parameters.drawn:
             surviving = frozenset(self.survivors)
             names = [name for name in names if name in surviving]
-            first = {self._members[name].organisation: name for name in reversed(names)}
-            of_their_own = frozenset(first.values())
-            names.sort(key=lambda name: (name not in of_their_own, name))
+        first = {self._members[name].organisation: name for name in reversed(names)}
+        of_their_own = frozenset(first.values())
+        names.sort(key=lambda name: (name not in of_their_own, name))
         return sorted(names[: self._confirms_needed])
 
     def on_reveal(self, member: str, message: bytes) -> None:
