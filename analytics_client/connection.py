@@ -68,6 +68,8 @@ class Progress:
     """Of a training job: what its released rounds have cost."""
     loss: float | None = None
     """Of a training job: the loss at the start of the latest round, with its noise; None where none was paid for."""
+    measure: tuple[str, float] | None = None
+    """Of a training job, with step "evaluated": the measure that tells best how it goes on, by its name."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Connection:
                         self._stub.Submit(request, timeout=MAX_LIFETIME if job else channels.ROUND_DEADLINE_S)
                     ):
                         submitted, failures = True, 0
-                        if job and progress.step == "round":
+                        if job and progress.step in {"round", "evaluated"}:
                             if again:
                                 again -= 1
                                 continue

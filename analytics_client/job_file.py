@@ -57,6 +57,8 @@ KEYS = {
     "package": TEXT,
     "package_sha256": TEXT,
     "blocks": BLOCKS,
+    "evaluate_every": COUNT,
+    "patience": COUNT,
 }
 REQUIRED = ("dataset", "model", "features")
 

@@ -35,6 +35,9 @@ class JobAsked(TypedDict, total=False):
     "kmeans" needs `clusters`, how many there are, and no label; `seed` places the first centres. "boosting" needs
     `trees` and `depth`; see `queries.training.options.Trees` for `bins`, `splits`, `smoothing`, `learning_rate`.
 
+    After each `evaluate_every` rounds, and the last, the model is evaluated by a round of its own, on the rows that
+    `split` holds out where there is one; `patience` such evaluations in a row that are no better end the job.
+
     `institutions` alone are asked, by default all that serve the dataset; of these the share `fraction` in each round,
     drawn anew by the coordinator.
     """
@@ -79,6 +82,8 @@ class JobAsked(TypedDict, total=False):
     package: str
     package_sha256: str
     blocks: Sequence[Sequence[float]]
+    evaluate_every: int
+    patience: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,8 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
         institutions=tuple(asked.get("institutions", ())),
         fraction=float(asked.get("fraction", 0.0)),
         package=_package(asked),
+        evaluate_every=asked.get("evaluate_every", 0),
+        patience=asked.get("patience", 0),
     )
 
 
@@ -149,8 +156,9 @@ def _descent(asked: JobAsked, dataset: Dataset, epsilon: float | None) -> Descen
         raise BudgetError("say what training may cost: either epsilon or noise_multiplier")
     multiplier = asked.get("noise_multiplier", 0.0)
     if epsilon is not None:
-        rounds = asked.get("rounds", 100) + asked.get("spare_rounds", 1)
-        multiplier = smallest_multiplier(epsilon, dataset.delta, rate=rate, rounds=rounds)
+        rounds, every = asked.get("rounds", 100), asked.get("evaluate_every", 0)
+        slots = rounds + asked.get("spare_rounds", 1) + (-(-rounds // every) if every > 0 else 0)
+        multiplier = smallest_multiplier(epsilon, dataset.delta, rate=rate, rounds=slots)
     return Descent(
         method=next(known for known in METHODS if known == method),
         optimizer=next(known for known in OPTIMIZERS if known == optimizer),

@@ -20,13 +20,15 @@ def card(model: Trained) -> str:
         f"- **Asked**: {job.shape}",
         *([f"- **Package**: {job.package.name}, wheel SHA-256 {job.package.sha256}"] if job.package else []),
         f"- **Trained**: {len(model.rounds)} of {job.rounds} rounds"
-        + ("" if model.complete else "; the job ended early, this is the model it had reached"),
+        + ("" if model.complete else "; the job ended early, this is the model it had reached")
+        + (f"; ended by its rule of {job.patience} evaluations that are no better" if _stopped(model) else ""),
         f"- **Institutions**: {len(model.participants)} of {invited} invited: {', '.join(model.participants)}",
         f"- **Privacy**: {cost}, for a person, against the analyst, the public and the coordinator",
         f"- **Proof**: request {model.request_id}; releases are entries "
         + ", ".join(str(round_.log_seq) for round_ in model.rounds)
         + f" of an audit log of {model.log_size} entries. `cohortium audit show SEQ` shows each of them",
         "",
+        *_evaluations(model),
     ]
     if isinstance(model, TrainedModel):
         if not model.fit.converged:
@@ -59,6 +61,23 @@ def card(model: Trained) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _stopped(model: Trained) -> bool:
+    return model.complete and len(model.rounds) < model.job.rounds
+
+
+def _evaluations(model: Trained) -> list[str]:
+    if not model.evaluations:
+        return []
+    names = [metric.name for metric in model.evaluations[0].evaluation.metrics]
+    on = "persons held out of training" if model.job.split else "the persons it was trained on"
+    lines = [f"Evaluated on the way, on {on}, with 95% intervals for them:", ""]
+    lines += [f"| after round | {' | '.join(names)} | log entry |", "|---|" + "---|" * (len(names) + 1)]
+    for each in model.evaluations:
+        cells = [f"{m.value:.4g} ({m.low:.4g} to {m.high:.4g})" for m in each.evaluation.metrics]
+        lines.append(f"| {each.round.number} | {' | '.join(cells)} | {each.round.log_seq} |")
+    return [*lines, ""]
 
 
 def _clusters(model: ClusterModel) -> list[str]:

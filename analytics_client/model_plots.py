@@ -12,6 +12,7 @@ import numpy as np
 
 from analytics_client.plots import axes_for
 from queries.errors import QueryError
+from queries.training.evaluation import HEADLINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["forest", "curve", "gains"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_COLOUR, _GREY = "#33658a", "#888888"
+_COLOUR, _SECOND, _GREY = "#33658a", "#b8562f", "#888888"
 _NOTE_WIDTH = 95
 
 
@@ -74,13 +75,28 @@ def _forest(ax: Axes, model: Trained) -> None:
 
 
 def _curve(ax: Axes, model: Trained) -> None:
-    if not model.losses:
+    if not model.losses and not model.evaluations:
         raise QueryError(
-            "no loss was paid for in this job's rounds", hint="session.evaluate says what the model is worth"
+            "no loss was paid for in this job's rounds",
+            hint="evaluate_every pays for evaluations, and session.evaluate tells what the model is worth",
         )
-    ax.plot(np.arange(1, len(model.losses) + 1), model.losses, marker="o", ms=4, color=_COLOUR)
     ax.set_xlabel("round")
-    ax.set_ylabel("sum of squared distances" if model.job.model == "kmeans" else "loss of a person, with its noise")
+    if model.losses:
+        ax.plot(np.arange(1, len(model.losses) + 1), model.losses, marker="o", ms=4, color=_COLOUR, label="in training")
+        ax.set_ylabel("sum of squared distances" if model.job.model == "kmeans" else "loss of a person, with its noise")
+    if model.evaluations:
+        _evaluated(ax if not model.losses else ax.twinx(), model)
+
+
+def _evaluated(ax: Axes, model: Trained) -> None:
+    """Draw the measure that tells best how training went on, with its intervals."""
+    names = {metric.name for metric in model.evaluations[0].evaluation.metrics}
+    name = next(name for name in HEADLINES if name in names)
+    found = [each.evaluation[name] for each in model.evaluations]
+    value, low, high = (np.array([getattr(each, part) for each in found]) for part in ("value", "low", "high"))
+    at = [each.round.number for each in model.evaluations]
+    ax.errorbar(at, value, yerr=_errors(value, low, high), fmt="s-", color=_SECOND, capsize=3, ms=4)
+    ax.set_ylabel(f"{name} {'held out' if model.job.split else 'evaluated'}, with 95% intervals", color=_SECOND)
 
 
 def _gains(ax: Axes, model: Trained) -> None:

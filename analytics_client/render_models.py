@@ -48,6 +48,11 @@ def model_table(model: Trained) -> RenderableType:
         f"{len(rounds)} of {model.job.rounds} rounds, {len(model.participants)} institutions:"
         f" {', '.join(model.participants)}"
     )
+    if model.evaluations:
+        last = model.evaluations[-1]
+        said = ", ".join(f"{m.name} {compact(m.value, m.low, m.high)[0]}" for m in last.evaluation.metrics)
+        on = "persons held out" if model.job.split else "the persons it was trained on"
+        notes.append(f"evaluated {len(model.evaluations)} times on {on}; after round {last.round.number}: {said}")
     notes.append(f"{model.cost} · logged as entries {rounds[0].log_seq} to {rounds[-1].log_seq}")
     return grid(columns, rows, title=f"{model.job.dataset}: {model.job.shape}", notes=notes)
 

@@ -45,6 +45,7 @@ from queries.errors import (
 )
 from queries.training.course import loss_of
 from queries.training.encode import decode_job, encode_job
+from queries.training.evaluation import headline
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
 from trust.identity.requests import MAX_LIFETIME, build_request
 from trust.rpc import channel as channels
@@ -114,7 +115,8 @@ class JobSession(Connection):
         overview = self._published(fresh_s=FRESH_S)
         listing = self._listing(model.job.dataset, overview)
         dataset = listing.dataset
-        job = replace(model.job, scored=tuple(model.theta.tolist()), rounds=1, spare_rounds=1)
+        scored = tuple(model.theta.tolist())
+        job = replace(model.job, scored=scored, rounds=1, spare_rounds=1, evaluate_every=0, patience=0)
         # The spare round doubles what is set aside; the one that is used costs what was asked for.
         plan = make_job_plan(job, dataset, 2 * rho_nano_of(epsilon, rho, dataset.delta))
         request_id, before = self._run_job(plan, listing, overview, purpose, minimum_cohort, on_progress=on_progress)
@@ -252,21 +254,27 @@ class JobSession(Connection):
         if on_progress is None:
             return None
         verification = Verification(request_id=request_id, plan=plan, membership=self._published().membership)
-        rounds, whole = 0, True
+        rounds, evaluations, whole = 0, 0, True
 
         def tell(progress: analyst_pb2.Progress) -> None:
-            nonlocal rounds, whole
-            loss = None
-            if progress.step in {"round", "released"}:
-                rounds += 1
+            nonlocal rounds, evaluations, whole
+            loss, measure = None, None
+            evaluated = progress.step == "evaluated"
+            # The end of a job with evaluations is a report of its own: the last round came before it.
+            if evaluated or progress.step == "round" or (progress.step == "released" and plan.evaluation is None):
+                rounds, evaluations = rounds + (not evaluated), evaluations + evaluated
                 whole = whole and bool(progress.release)
                 try:
-                    loss = loss_of(plan, verification.take(progress)) if whole else None
+                    released = verification.take(progress) if whole else None
                 except CohortiumError:
-                    whole = False
-            spent = plan.epsilon(rounds) if rounds else 0.0
+                    released, whole = None, False
+                if released is not None and evaluated and plan.evaluation is not None:
+                    measure = headline(plan.evaluation, released.sums)
+                elif released is not None:
+                    loss = loss_of(plan, released)
+            spent = plan.epsilon(rounds + evaluations) if rounds else 0.0
             who, why = tuple(progress.institutions), progress.failure.message
-            on_progress(Progress(progress.step, who, rounds, why, spent, loss))
+            on_progress(Progress(progress.step, who, rounds, why, spent, loss, measure))
 
         return tell
 
@@ -278,9 +286,7 @@ class JobSession(Connection):
             seconds = channels.ROUND_DEADLINE_S + plan.slots * plan.length * SECONDS_PER_NUMBER
             rounds = list(joined(self._stub.Rounds(request, timeout=seconds)))
         if first is not None:
-            if not 1 <= first <= len(rounds):
-                raise QueryError(f"the job has released {len(rounds)} rounds, not {first}")
-            rounds = rounds[:first]
+            rounds = _first(rounds, first)
         membership = self._published(fresh_s=0).membership
         with evidence.kept(self.profile.folder, self.profile.id, [membership.envelope], self.profile.governance_key):
             verified = verify_rounds(rounds, request_id=request_id, plan=plan, membership=membership)
@@ -289,3 +295,11 @@ class JobSession(Connection):
                     verified.log_size, verified.log_root, after=log_size_before, note=verified.log_note
                 )
         return verified
+
+
+def _first(rounds: list[analyst_pb2.Progress], count: int) -> list[analyst_pb2.Progress]:
+    """Return what a job had released after so many rounds of training, with the evaluations of that model."""
+    ends = [place for place, progress in enumerate(rounds) if progress.step != "evaluated"]
+    if not 1 <= count <= len(ends):
+        raise QueryError(f"the job has released {len(ends)} rounds, not {count}")
+    return rounds[: ends[count] if count < len(ends) else len(rounds)]

@@ -219,7 +219,7 @@ def _rounds_shown(rounds: Any) -> Iterator[Callable[[Progress], None] | None]:
         return
     from rich.console import Console
 
-    seen = {"loss": ""}
+    seen = {"loss": "", "measure": ""}
     with Console(stderr=True).status("asking") as status:
 
         def show(progress: Progress) -> None:
@@ -227,7 +227,10 @@ def _rounds_shown(rounds: Any) -> Iterator[Callable[[Progress], None] | None]:
             why = f": {progress.reason}" if progress.reason else ""
             spent = f", epsilon {progress.epsilon:.3g} spent" if progress.rounds else ""
             seen["loss"] = f", loss {progress.loss:.4g}" if progress.loss is not None else seen["loss"]
+            if progress.measure is not None:
+                name, value = progress.measure
+                seen["measure"] = f", {name} {value:.4g} after {progress.rounds}"
             number = f"round {progress.rounds + 1}{f' of {rounds}' if rounds else ''}"
-            status.update(f"{number}: {progress.step}{who}{why}{spent}{seen['loss']}")
+            status.update(f"{number}: {progress.step}{who}{why}{spent}{seen['loss']}{seen['measure']}")
 
         yield show

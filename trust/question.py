@@ -60,7 +60,9 @@ def facts_of(verified: VerifiedRequest, plan: AnyPlan, *, minimum_cohort: int, c
 
 
 def _job_operations(plan: JobPlan) -> frozenset[str]:
-    return frozenset({"evaluate" if plan.job.scored else "train"})
+    if plan.job.scored:
+        return frozenset({"evaluate"})
+    return frozenset({"train", "evaluate"} if plan.job.evaluations else {"train"})
 
 
 def shape_of(plan: AnyPlan) -> str:

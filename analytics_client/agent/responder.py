@@ -27,7 +27,7 @@ from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Budgets, Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
-from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, row_salt, step_of
+from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, part_of, row_salt, step_of
 from protos.v1 import agent_pb2
 from queries.errors import (
     CohortiumError,
@@ -279,7 +279,8 @@ class Responder:
         if step is not None:
             self._ledger.end_expired_jobs()
             decision.slot, decision.model_hash = step.slot, step.model_hash
-        noise, lanes = check_shape(parameters, verified, plan)
+        part = part_of(plan, step)
+        noise, lanes = check_shape(parameters, verified, part)
         core = AgentRound(
             announce.parameters,
             me=self._me,
@@ -315,7 +316,7 @@ class Responder:
         decision.rho_nano_left, decision.rho_nano_left_all = reservation.left, reservation.left_all
         decision.budget_permille = ceil(reservation.used * 1000)
         salt = row_salt(self._salt, verified, plan)
-        vector = self._work.submit(self._vector, _sums(served, plan, step, salt), plan, noise, lanes, keys)
+        vector = self._work.submit(self._vector, _sums(served, part, step, salt), part, noise, lanes, keys)
         times = 1 if step is None else schedule.ROUND_STEPS
         asker = self._membership.person(verified.analyst)
         return ActiveRound(core, charge.id, vector, analyst=asker.id, analyst_key=asker.identity_key, times=times), join

@@ -7,10 +7,11 @@ anything is shown.
 from analytics_client.training.evaluation import EvaluationResult, evaluation_of
 from analytics_client.training.explain import JobExplanation, cost_of_job, explain_job
 from analytics_client.training.models import ClusterModel, GradientModel, Trained, TrainedModel, TreeModel, model_of
-from analytics_client.training.rounds import Round, VerifiedRounds, verify_rounds
+from analytics_client.training.rounds import EvaluatedRound, Round, VerifiedRounds, verify_rounds
 
 __all__ = [
     "ClusterModel",
+    "EvaluatedRound",
     "EvaluationResult",
     "GradientModel",
     "JobExplanation",

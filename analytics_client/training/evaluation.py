@@ -47,7 +47,7 @@ class EvaluationResult:
         return {
             "dataset": self.dataset,
             "question": self.question,
-            "metrics": {m.name: {"value": m.value, "low": m.low, "high": m.high} for m in self.metrics},
+            "metrics": self.evaluation.to_dict(),
             "table": self.evaluation.table.tolist(),
             "count_error": self.evaluation.count_error,
             "calibration": [list(entry) for entry in self.evaluation.calibration],

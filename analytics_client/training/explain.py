@@ -116,6 +116,14 @@ class JobExplanation:
         job = self.plan.job
         yield "trains", job.shape
         yield "rounds", f"{job.rounds}, and {job.spare_rounds} to spare for rounds that fail"
+        if job.evaluations:
+            whom = "the persons held out" if job.split else "the persons that it is trained on"
+            stops = f"; it ends after {job.patience} in a row that are no better" if job.patience else ""
+            yield (
+                "evaluates",
+                f"{job.evaluations} times, after every {job.evaluate_every} rounds and the last, on {whom}; each costs"
+                f" what a round does{stops}",
+            )
         yield (
             "releases",
             f"{self.plan.length:,} numbers a round; each institution uploads {self.bytes_per_round:,} bytes",
@@ -150,6 +158,7 @@ class JobExplanation:
             "question": self.plan.job.shape,
             "rounds": self.plan.job.rounds,
             "spare_rounds": self.plan.job.spare_rounds,
+            "evaluations": self.plan.job.evaluations,
             "length": self.plan.length,
             "bytes_per_round": self.bytes_per_round,
             "noise_multiplier": self.noise_multiplier,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytics_client.result import Cost
-from analytics_client.training.rounds import Round, VerifiedRounds
+from analytics_client.training.rounds import EvaluatedRound, Round, VerifiedRounds
 from queries.accounting import NANO
 from queries.errors import ConfigError, QueryError
 from queries.training import clusters, forest, newton
@@ -31,7 +31,8 @@ class Trained:
     """A trained model: every number in it follows from releases that are in the audit log.
 
     `theta` are its numbers on the unit scale. `complete` is False where the job ended early: then the model is that of
-    the rounds it had. `cost` is what those rounds cost, spare and unused ones not among them.
+    the rounds it had; a job that its own stopping rule ended is `complete`. `cost` is what those rounds cost, those of
+    `evaluations` among them, spare and unused ones not.
     """
 
     plan: JobPlan
@@ -41,6 +42,7 @@ class Trained:
     rounds: tuple[Round, ...]
     complete: bool
     log_size: int
+    evaluations: tuple[EvaluatedRound, ...] = field(kw_only=True, default=())
 
     @property
     def job(self) -> Job:
@@ -114,6 +116,14 @@ class Trained:
             "rounds": [
                 {"number": r.number, "survivors": list(r.survivors), "invited": r.invited, "log_seq": r.log_seq}
                 for r in self.rounds
+            ],
+            "evaluations": [
+                {
+                    "rounds": each.round.number,
+                    "log_seq": each.round.log_seq,
+                    "metrics": each.evaluation.to_dict(),
+                }
+                for each in self.evaluations
             ],
             "request_id": self.request_id,
             "log_size": self.log_size,
@@ -282,16 +292,17 @@ def model_of(plan: JobPlan, verified: VerifiedRounds, request_id: bytes) -> Trai
     releases = verified.releases[:-1] if verified.diverged else verified.releases
     if not releases:
         raise QueryError("the job ended before its first round gave a model: there is none")
-    cost = Cost(count * plan.round_rho_nano / NANO, plan.epsilon(count), plan.dataset.delta)
-    complete = count == plan.job.rounds and not verified.diverged
-    named = request_id.hex()
+    paid, evaluations = count + len(verified.evaluations), verified.evaluations
+    cost = Cost(paid * plan.round_rho_nano / NANO, plan.epsilon(paid), plan.dataset.delta)
+    complete = (count == plan.job.rounds or verified.stopped) and not verified.diverged
+    head = request_id.hex(), cost, verified.rounds, complete, verified.log_size
     if plan.job.gradual is not None:
-        return GradientModel(plan, verified.theta, named, cost, verified.rounds, complete, verified.log_size)
+        return GradientModel(plan, verified.theta, *head, evaluations=evaluations)
     if plan.job.clusters is not None:
         found = clusters.fit(plan, releases)
-        return ClusterModel(plan, found.theta, named, cost, verified.rounds, complete, verified.log_size, found)
+        return ClusterModel(plan, found.theta, *head, found)
     if plan.job.trees is not None:
         grown = forest.fit(plan, releases)
-        return TreeModel(plan, grown.theta, named, cost, verified.rounds, complete, verified.log_size, grown)
+        return TreeModel(plan, grown.theta, *head, grown, evaluations=evaluations)
     fit = newton.fit(plan, releases)
-    return TrainedModel(plan, fit.theta, named, cost, verified.rounds, complete, verified.log_size, fit)
+    return TrainedModel(plan, fit.theta, *head, fit, evaluations=evaluations)

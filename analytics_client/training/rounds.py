@@ -15,9 +15,10 @@ from analytics_client.verification import COORDINATOR, TELL, verify_release
 from protos.v1 import analyst_pb2, query_pb2
 from queries.errors import ProtocolViolation, QueryError
 from queries.training import newton
-from queries.training.course import make_course
 from queries.training.design import Floats
+from queries.training.evaluation import Evaluation, evaluate
 from queries.training.plan import JobPlan
+from queries.training.way import Way
 from trust.identity.membership import MembershipDocument
 from trust.question import model_hash
 
@@ -36,8 +37,19 @@ class Round:
 
 
 @dataclass(frozen=True)
+class EvaluatedRound:
+    """What the model of a job was worth after `round.number` rounds of training."""
+
+    round: Round
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class VerifiedRounds:
-    """A job's releases, in order, with the newest log head that covers them."""
+    """A job's releases, in order, with the newest log head that covers them.
+
+    `evaluations` are those on the way; `stopped` says that they ended the job by its own rule.
+    """
 
     rounds: tuple[Round, ...]
     releases: tuple[newton.Released, ...]
@@ -46,6 +58,8 @@ class VerifiedRounds:
     log_size: int
     log_root: bytes
     log_note: bytes
+    evaluations: tuple[EvaluatedRound, ...] = ()
+    stopped: bool = False
 
 
 def verify_rounds(
@@ -65,15 +79,17 @@ class Verification:
         self._request_id = request_id
         self._plan = plan
         self._membership = membership
-        self._course = make_course(plan)
+        self._way = Way(plan)
         self._rounds: list[Round] = []
         self._releases: list[newton.Released] = []
+        self._evaluations: list[EvaluatedRound] = []
+        self._last_seq = -1
         self._head: tuple[int, bytes, bytes] = 0, b"", b""
         self._diverged = False
 
     def take(self, progress: analyst_pb2.Progress) -> newton.Released:
         """Verify the next round, and return what it released. Raise as `verify_rounds`."""
-        plan, course = self._plan, self._course
+        plan = self._plan.of_slot(_slot_of(progress))
         verified = verify_release(
             progress, request_id=self._request_id, plan=plan, rho_nano=plan.rho_nano, membership=self._membership
         )
@@ -85,8 +101,7 @@ class Verification:
             membership=self._membership,
             head=(verified.log_size, verified.log_root),
         )
-        last_slot, last_seq = (self._rounds[-1].slot, self._rounds[-1].log_seq) if self._rounds else (-1, -1)
-        if self._diverged or not last_slot < release.slot < plan.slots or verified.log_seq <= last_seq:
+        if self._diverged or not self._way.expects(release.slot) or verified.log_seq <= self._last_seq:
             raise _violation("released rounds of a job out of their order")
         named = set(plan.job.institutions)
         if named and not set(release.survivors) <= named:
@@ -95,13 +110,18 @@ class Verification:
         survivors = len(release.survivors)
         sums, deviation = plan.read(np.asarray(release.sums, dtype=np.int64), verified.noise, survivors)
         released = newton.Released(asked_at, sums, deviation, survivors)
-        self._releases.append(released)
-        number = len(self._releases)
-        self._rounds.append(Round(number, release.slot, tuple(release.survivors), release.invited, verified.log_seq))
+        number = self._way.trained + (not plan.evaluates)
+        round_ = Round(number, release.slot, tuple(release.survivors), release.invited, verified.log_seq)
+        if plan.evaluates:
+            self._evaluations.append(EvaluatedRound(round_, evaluate(plan, sums, deviation)))
+        else:
+            self._releases.append(released)
+            self._rounds.append(round_)
+        self._last_seq = verified.log_seq
         if verified.log_size > self._head[0]:
             self._head = verified.log_size, verified.log_root, verified.log_note
         try:
-            course.take(released)
+            self._way.take(release.slot, released)
         except QueryError:  # the model before it is the last good one; nothing may follow
             self._diverged = True
         return released
@@ -110,18 +130,29 @@ class Verification:
         """Return the model that a round was asked at: the one that the releases before it give."""
         model = release.model
         if release.model_hash:
-            model = self._plan.encode_model(self._course.theta)
+            model = self._plan.encode_model(self._way.theta)
             if model_hash(model) != release.model_hash:
                 raise _violation("asked a round of a job at another model than the releases before it give")
         asked_at = self._plan.decode_model(model)
-        if not np.allclose(asked_at, self._course.theta, rtol=_AGREE, atol=_AGREE):
+        if not np.allclose(asked_at, self._way.theta, rtol=_AGREE, atol=_AGREE):
             raise _violation("asked a round of a job at another model than the releases before it give")
         return asked_at
 
     def result(self) -> VerifiedRounds:
         """Return the rounds so far."""
-        rounds, releases = tuple(self._rounds), tuple(self._releases)
-        return VerifiedRounds(rounds, releases, self._course.theta, self._diverged, *self._head)
+        rounds, releases, evaluations = tuple(self._rounds), tuple(self._releases), tuple(self._evaluations)
+        way = self._way
+        return VerifiedRounds(rounds, releases, way.theta, self._diverged, *self._head, evaluations, way.over)
+
+
+def _slot_of(progress: analyst_pb2.Progress) -> int:
+    """Return which round a release is of; one that cannot be read is refused by whoever verifies it."""
+    release = query_pb2.Release()
+    try:
+        release.ParseFromString(progress.release)
+    except Exception:  # protobuf's DecodeError has a different path in each of its back ends
+        return 0
+    return release.slot
 
 
 def _violation(what: str) -> ProtocolViolation:

@@ -15,7 +15,7 @@ from protos.v1 import analyst_pb2, analyst_pb2_grpc, envelope_pb2
 from trust.rpc.server import peer as peer_of
 from trust.rpc.server import serves
 
-ALWAYS_TOLD = {"logged", "round", "retried", "released", "failed"}
+ALWAYS_TOLD = {"logged", "round", "evaluated", "retried", "released", "failed"}
 PIECE = 1 << 20
 """Most bytes of a release in one message."""
 

@@ -145,7 +145,7 @@ class Asking:
                     self._live.step("logged", ())
                 else:
                     self._heads = await self._tools.witnessing.latest(self._heads.seq, seen=self._heads.seen)
-                round_ = self._round = self._new_round()
+                round_ = self._round = self._new_round(job)
                 round_.head = self._heads.size, self._heads.root
                 round_.start()
                 self._tools.witnessing.announce(
@@ -182,7 +182,7 @@ class Asking:
         self.check_cut()
         return sums
 
-    def _new_round(self) -> Round:
+    def _new_round(self, job: agent_pb2.JobRound | None) -> Round:
         """Choose the cohort: every member that serves the dataset now and was not found cheating."""
         membership = self._tools.directory.in_force()
         verified, plan = self._checked.verified, self._checked.plan
@@ -202,6 +202,8 @@ class Asking:
                 hint="wait for more to connect: cohortium datasets shows who serves what. Nothing was spent",
             )
         threshold = default_threshold(len(invited))
+        if isinstance(plan, JobPlan) and job is not None:
+            plan = plan.of_slot(job.slot)
         # Also refuses now, before anyone is asked, what every agent would refuse.
         noise = plan.noise(verified.rho_nano, threshold=threshold, colluders=membership.colluders, invited=len(invited))
         lanes = lanes_of(plan, noise, len(invited))

@@ -25,9 +25,9 @@ from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, query_pb2
 from queries.errors import IdentityError, QuorumError, RoundError
 from queries.training import newton
-from queries.training.course import make_course
 from queries.training.design import Floats
 from queries.training.plan import JobPlan
+from queries.training.way import Way
 from trust.identity.names import Peer
 from trust.identity.requests import VerifiedRequest
 from trust.lanes import read_sums
@@ -97,7 +97,7 @@ class JobDesk:
                     analyst_pb2.JobStatus(
                         request_id=row.request_id,
                         state=row.state,
-                        rounds=len(uow.job_rounds(row.request_id)),
+                        rounds=sum(_step(progress) != "evaluated" for progress in uow.job_rounds(row.request_id)),
                         request=envelope,
                         failure=failed,
                     )
@@ -155,44 +155,45 @@ class _Job:
         done = [analyst_pb2.Progress.FromString(progress) for progress in stored]
         for progress in done:
             self._live.report(_report(progress))
-        course, slot = make_course(self._plan), 0
+        way = Way(self._plan)
         for progress in done:
             self._asking.spent_before()
             release = query_pb2.Release.FromString(progress.release)
-            slot = release.slot + 1
-            course.take(self._read(release, self._asked_at(release, course.theta)))
-        number = len(done)
+            way.take(release.slot, self._read(release, self._asked_at(release, way.theta)))
         free_failures = 0
-        while number < self._plan.job.rounds:
+        while (slot := way.slot) is not None:
             if self._stopped.is_set():
                 raise RoundError(f"the job was {self._reason}", hint="cohortium model shows what it had reached")
-            if slot >= self._plan.slots:
-                raise QuorumError(
-                    "the job has used all rounds it paid for",
-                    hint="cohortium model shows what it had reached; a new job may keep more rounds to spare",
-                )
-            job = agent_pb2.JobRound(slot=slot, model=self._plan.encode_model(course.theta))
+            job = agent_pb2.JobRound(slot=slot, model=self._plan.encode_model(way.theta))
             try:
                 sums = await self._asking.sum(job)
             except (RoundFailed, RoundError) as failure:
                 used = await self._failed(failure)
-                slot, free_failures = slot + used, 0 if used else free_failures + 1
+                free_failures = 0 if used else free_failures + 1
+                if used:
+                    way.skip(slot)
                 await self._pause(free_failures)
                 continue
-            number, slot, free_failures, self._waits_for = number + 1, slot + 1, 0, ""
-            progress, release = await self._release(job, sums, last=number == self._plan.job.rounds)
+            free_failures, self._waits_for = 0, ""
+            release = await self._released(job, sums)
+            released = self._read(release, self._plan.decode_model(job.model))
+            last = way.ends_with(slot, released)
+            progress = await self._release(job, release, last=last)
             self._asking.close("released")
-            if number < self._plan.job.rounds:
-                self._live.report(_report(progress))
-                course.take(self._read(release, self._plan.decode_model(job.model)))
-        return _without_release(progress)
+            if last and progress.step == "released":
+                return _without_release(progress)
+            self._live.report(_report(progress))
+            if last:
+                return _end_of(progress)
+            way.take(slot, released)
+        return await self._end()  # its last evaluation failed: the model stands
 
     def _asked_at(self, release: query_pb2.Release, theta: Floats) -> Floats:
         """Return the model that a stored round was asked at: it holds it, or it follows from those before."""
         return self._plan.decode_model(release.model or self._plan.encode_model(theta))
 
     def _read(self, release: query_pb2.Release, theta: Floats) -> newton.Released:
-        plan = self._plan
+        plan = self._plan.of_slot(release.slot)
         noise = plan.noise(
             release.rho_nano, threshold=release.threshold, colluders=release.colluders, invited=release.invited
         )
@@ -244,12 +245,10 @@ class _Job:
         except TimeoutError:
             return
 
-    async def _release(
-        self, job: agent_pb2.JobRound, sums: Ring, *, last: bool
-    ) -> tuple[analyst_pb2.Progress, query_pb2.Release]:
-        """Store and log one round's release, and with the last one the job's end."""
+    async def _released(self, job: agent_pb2.JobRound, sums: Ring) -> query_pb2.Release:
+        """Return what a round releases."""
         round_ = self._asking.round
-        parameters, plan = round_.parameters, self._plan
+        parameters, plan = round_.parameters, self._plan.of_slot(job.slot)
         noise = plan.noise(
             self.verified.rho_nano,
             threshold=parameters.threshold,
@@ -258,7 +257,7 @@ class _Job:
         )
         counters = await asyncio.to_thread(read_sums, plan, noise, len(parameters.invited), sums, round_.layer_keys)
         large = len(job.model) > PIECE
-        release = query_pb2.Release(
+        return query_pb2.Release(
             request_id=self.verified.request_id,
             sums=counters.tolist(),
             refine_bits=noise.refine_bits,
@@ -271,6 +270,12 @@ class _Job:
             model=b"" if large else job.model,
             model_hash=model_hash(job.model) if large else b"",
         )
+
+    async def _release(
+        self, job: agent_pb2.JobRound, release: query_pb2.Release, *, last: bool
+    ) -> analyst_pb2.Progress:
+        """Store and log one round's release, and with the last one the job's end."""
+        round_, plan = self._asking.round, self._plan.of_slot(job.slot)
         encoded = release.SerializeToString(deterministic=True)
         entries = [
             ended(round_, "released"),
@@ -283,7 +288,7 @@ class _Job:
             checkpoint = self._tools.log.head(uow)
             progress = analyst_pb2.Progress(
                 request_id=self.verified.request_id,
-                step="released" if last else "round",
+                step="evaluated" if plan.evaluates else "released" if last else "round",
                 institutions=round_.survivors,
                 release=encoded,
                 checkpoint=checkpoint.note,
@@ -292,11 +297,24 @@ class _Job:
             show_witnessed(progress, round_, uow, checkpoint.size)
             uow.add_job_round(self.verified.request_id, progress.SerializeToString())
             if last:
-                end = _without_release(progress).SerializeToString()
-                uow.finish_request(self.verified.request_id, "released", release=end, failure=None)
+                self._finish(uow, _end_of(progress))
             return progress
 
-        return await self._tools.database.write(work), release
+        return await self._tools.database.write(work)
+
+    def _finish(self, uow: UnitOfWork, end: analyst_pb2.Progress) -> None:
+        uow.finish_request(self.verified.request_id, "released", release=end.SerializeToString(), failure=None)
+
+    async def _end(self) -> analyst_pb2.Progress:
+        """Store the job's end without another release."""
+        end = analyst_pb2.Progress(request_id=self.verified.request_id, step="released")
+
+        def work(uow: UnitOfWork) -> None:
+            uow.check_runs(self.verified.request_id, self._tools.instance)
+            self._finish(uow, end)
+
+        await self._tools.database.write(work)
+        return end
 
 
 def _is_job(envelope: bytes) -> bool:
@@ -304,9 +322,18 @@ def _is_job(envelope: bytes) -> bool:
     return bool(query_pb2.QueryRequest.FromString(payload).job)
 
 
+def _step(progress: bytes) -> str:
+    return analyst_pb2.Progress.FromString(progress).step
+
+
 def _report(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:
     """Return a round as it is told while the job runs: with a small release, from which a follower reads the loss."""
     return progress if len(progress.release) <= TOLD_BYTES else _without_release(progress)
+
+
+def _end_of(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:
+    """Return the end of a job, of its last round's report."""
+    return analyst_pb2.Progress(request_id=progress.request_id, step="released", institutions=progress.institutions)
 
 
 def _without_release(progress: analyst_pb2.Progress) -> analyst_pb2.Progress:

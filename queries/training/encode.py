@@ -39,6 +39,8 @@ def encode_job(job: Job) -> bytes:
             institutions=job.institutions,
             fraction=job.fraction,
             package=None if job.package is None else _put_package(job.package),
+            evaluate_every=job.evaluate_every,
+            patience=job.patience,
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -84,6 +86,8 @@ def decode_job(data: bytes) -> Job:
         institutions=tuple(message.institutions),
         fraction=message.fraction,
         package=_package(message.package) if message.HasField("package") else None,
+        evaluate_every=message.evaluate_every,
+        patience=message.patience,
     )
     if encode_job(job) != data:
         raise QueryError(

@@ -20,6 +20,8 @@ _DRAWS = 500
 _SHARES = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "brier", "c_index")
 _RANGES = dict.fromkeys(_SHARES, (0.0, 1.0)) | dict.fromkeys(("persons", "events", "loss", "rmse"), (0.0, np.inf))
 """What a measure can be, whatever the noise says. NaN, where there is nothing to divide by, stays."""
+HEADLINES = ("loss", "rmse", "c_index", "accuracy")
+"""Of these, the first that an evaluation has tells best how training goes on."""
 Measures = Callable[[Floats], dict[str, float]]
 
 
@@ -47,6 +49,10 @@ class Evaluation:
     count_error: float
     calibration: tuple[tuple[float, float, float, float], ...]
 
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """Return every measure with its interval, by name, as plain values."""
+        return {m.name: {"value": m.value, "low": m.low, "high": m.high} for m in self.metrics}
+
     def __getitem__(self, name: str) -> Metric:
         for metric in self.metrics:
             if metric.name == name:
@@ -71,6 +77,43 @@ def evaluate(plan: JobPlan, sums: Floats, deviation: float) -> Evaluation:
         metrics.append(Metric(name, inside, max(inside - Z95 * error, lowest), min(inside + Z95 * error, highest)))
     calibration = _calibration(sums.reshape(statistic.shape), deviation) if statistic.shape == (BINS, 2) else ()
     return Evaluation(tuple(metrics), sums.reshape(statistic.shape), deviation, calibration)
+
+
+def headline(plan: JobPlan, sums: Floats) -> tuple[str, float]:
+    """Return the measure that tells best how training goes on, by its name, as the noise left it; NaN where it drowned.
+
+    The loss of two categories, else RMSE, C-index or accuracy. `plan` and `sums` are of an evaluation.
+    """
+    statistic = plan.statistic
+    if not isinstance(statistic, Scores):
+        raise TypeError("this is no evaluation")
+    found = _measures(statistic)(sums)
+    name = next(name for name in HEADLINES if name in found)
+    return name, found[name]
+
+
+class Patience:
+    """The stopping rule of a job: `patience` evaluations in a row that are no better than the best before them.
+
+    A function of the releases, so that coordinator and analyst agree. One that the noise drowned counts as no better.
+    """
+
+    def __init__(self, plan: JobPlan) -> None:
+        """`plan` is the job's."""
+        self._plan = plan
+        self._best = np.inf
+        self._worse = 0
+
+    def take(self, sums: Floats) -> bool:
+        """Take the next evaluation; return whether the job ends with it."""
+        if self._plan.evaluation is None or not self._plan.job.patience:
+            return False
+        name, value = headline(self._plan.evaluation, sums)
+        error = -value if name in _SHARES else value
+        better = error < self._best
+        self._best = error if better else self._best
+        self._worse = 0 if better else self._worse + 1
+        return self._worse >= self._plan.job.patience
 
 
 def _measures(statistic: Scores) -> Measures:

@@ -53,7 +53,8 @@ class Job:
     institution, is left out of training, and evaluations see nothing else. `clusters` are of "kmeans", which has no
     label; `trees` of "boosting"; `package` of "package", a model that stewards installed. Only `institutions` are
     asked, sorted, or all where there are none; of these the coordinator draws the share `fraction` anew for each round,
-    0 for all.
+    0 for all. After every `evaluate_every` rounds, and the last, the model is evaluated by a round of its own, which
+    costs what the others do; after `patience` evaluations in a row that are no better than the best, the job ends.
     """
 
     selection: ir.Query
@@ -74,6 +75,18 @@ class Job:
     institutions: tuple[str, ...] = ()
     fraction: float = 0.0
     package: Package | None = None
+    evaluate_every: int = 0
+    patience: int = 0
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations the job pays for."""
+        return -(-self.rounds // self.evaluate_every) if self.evaluate_every else 0
+
+    @property
+    def slots(self) -> int:
+        """How many rounds it pays for: those the model needs, the spare ones, and its evaluations, in this order."""
+        return self.rounds + self.spare_rounds + self.evaluations
 
     @property
     def gradual(self) -> Descent | None:
@@ -132,6 +145,8 @@ def make_job(
     institutions: tuple[str, ...] = (),
     fraction: float = 0.0,
     package: Package | None = None,
+    evaluate_every: int = 0,
+    patience: int = 0,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -157,6 +172,7 @@ def make_job(
     job = Job(
         selection, kind, label, terms, rounds if rounds is not None else usual, spare_rounds, event, edges, ridge,
         descent, split, held_out, (), clusters, trees, tuple(sorted(set(institutions))), fraction, package,
+        evaluate_every, patience,
     )  # fmt: skip
     return resolve_job(job, dataset)
 
@@ -200,6 +216,7 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     _check_selection(job, selection, dataset)
     check_descent(job, dataset)
     _check_split(job)
+    _check_evaluations(job)
     check_institutions(job.institutions, job.fraction)
     return replace(job, selection=selection, ridge=job.ridge + 0.0, fraction=job.fraction + 0.0)
 
@@ -311,6 +328,22 @@ def _check_split(job: Job) -> None:
         raise QueryError("an evaluation takes one round, of a model whose numbers are finite")
     if len(job.scored) > MAX_SCORED:
         raise QueryError(f"models of up to {MAX_SCORED:,} numbers can be evaluated", hint="evaluate a smaller one")
+
+
+def _check_evaluations(job: Job) -> None:
+    if not 0 <= job.evaluate_every <= job.rounds:
+        raise QueryError(
+            f"evaluate_every must be from 1 to the job's {job.rounds:,} rounds, or left out",
+            hint="evaluate_every = 5 evaluates the model after every fifth round, and after the last",
+        )
+    if job.evaluate_every and (job.scored or job.model in ("kmeans", "package")):
+        what = "an evaluation" if job.scored else f"a model of {job.model}"
+        raise QueryError(f"{what} is not evaluated by agents", hint="leave evaluate_every out")
+    if not 0 <= job.patience <= MAX_ROUNDS or (job.patience and not job.evaluate_every):
+        raise QueryError(
+            "patience counts evaluations that are no better than the best, so it needs evaluate_every",
+            hint="evaluate_every = 5, patience = 2",
+        )
 
 
 def _check_survival(job: Job, label: Column, dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ before the first; what was not used returns. Must not know: data, how noise is d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, isqrt, log, sqrt
 
@@ -24,6 +24,7 @@ from queries.subsampling import cost_of_round
 from queries.training.design import Floats
 from queries.training.encode import decode_model, encode_model
 from queries.training.job import Job, resolve_job
+from queries.training.scores import Scores
 from queries.training.statistics import Statistic, make_statistic
 
 SCALE_BITS = 40
@@ -54,11 +55,27 @@ class JobPlan:
     row_norm: int
     delta_squared: int
     rho_nano: int
+    evaluation: JobPlan | None = None
+    """Of a job that evaluates its model on the way: what such a round releases. It costs what the others do."""
+    evaluates: bool = False
 
     @property
     def slots(self) -> int:
-        """How many rounds are paid for: those the model needs and the spare ones."""
+        """How many rounds are paid for; see `queries.training.job.Job.slots` for their order."""
+        return self.job.slots
+
+    @property
+    def trains(self) -> int:
+        """The slots before this one are of training rounds, the others of evaluations."""
         return self.job.rounds + self.job.spare_rounds
+
+    def of_slot(self, slot: int) -> JobPlan:
+        """Return what the round of a slot releases: which of the two it is, nobody can choose."""
+        return self.evaluation if self.evaluation is not None and slot >= self.trains else self
+
+    def evaluated_after(self, slot: int) -> int:
+        """Return after how many training rounds the evaluation of a slot comes."""
+        return min((slot - self.trains + 1) * self.job.evaluate_every, self.job.rounds)
 
     @property
     def round_rho_nano(self) -> int:
@@ -97,7 +114,7 @@ class JobPlan:
         rows = self.selection.rows_per_person * self.dataset.max_institutions_per_person
         every = self.dataset.max_persons * rows
         how = self.job.gradual
-        if how is not None and how.method == "average":
+        if how is not None and how.method == "average" and not self.evaluates:
             return self.row_norm
         if how is not None:  # sums are clamped to it: `clamp`
             every = min(every, ceil(4 * how.rate * self.dataset.max_persons) + 64)
@@ -106,7 +123,8 @@ class JobPlan:
     @cached_property
     def statistic(self) -> Statistic:
         """What a row adds, and how sums are read."""
-        return make_statistic(self.job, self.dataset)
+        statistic = make_statistic(self.job, self.dataset)
+        return Scores(self.job, self.dataset, statistic) if self.evaluates else statistic
 
     def noise(self, rho_nano: int, *, threshold: int, colluders: int, invited: int) -> NoiseShape:
         """Return the noise of one round of a job that costs `rho_nano` in all. Raise as `queries.plan.Plan.noise`."""
@@ -177,12 +195,11 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
             f"a round of this job would release {statistic.length:,} numbers; at most {longest:,} are possible",
             hint="use fewer predictors, a coarser time grid, or a smaller network",
         )
-    if rho_nano < job.rounds + job.spare_rounds:
+    if rho_nano < job.slots:
         raise QueryError("the cost is too small to be divided over the job's rounds", hint="choose a larger epsilon")
     rows = selection.rows_per_person * dataset.max_institutions_per_person
     if job.gradual is None:
-        bits = _regression_bits(dataset.max_persons * rows)
-        row_norm = (1 << bits) + (1 << (bits - _MARGIN_BITS)) + isqrt(statistic.length) // 2 + 2
+        bits, row_norm = _rounded(dataset.max_persons * rows, statistic.length)
     else:
         bits = NETWORK_BITS if statistic.length >= SHORTEST_IN_LANES else GRADIENT_BITS
         row_norm = stochastic_norm(bits, statistic.length)
@@ -198,11 +215,30 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
         delta_squared=(moved * rows * row_norm) ** 2,
         rho_nano=rho_nano,
     )
+    if job.evaluations:
+        plan = replace(plan, evaluation=_evaluation(plan, rows))
     if job.gradual is not None:
         stated = _stated(plan)
         if abs(rho_nano - stated) > 1 + stated // 1_000_000:
             raise QueryError("the request states another cost than its noise stands for", hint="sign it anew")
     return plan
+
+
+def _evaluation(plan: JobPlan, rows: int) -> JobPlan:
+    """Return what the evaluations of a job release: a person is in one cell, or one bounded vector, in each.
+
+    Where training samples persons, so do they: then one cost holds for all rounds.
+    """
+    length = Scores(plan.job, plan.dataset, plan.statistic).length
+    bits, row_norm = _rounded(plan.dataset.max_persons * rows, length)
+    return replace(
+        plan,
+        length=length,
+        scale_bits=bits,
+        row_norm=row_norm,
+        delta_squared=(rows * row_norm) ** 2,
+        evaluates=True,
+    )
 
 
 def stated_rho_nano(job: Job, dataset: Dataset) -> int:
@@ -217,7 +253,7 @@ def stated_rho_nano(job: Job, dataset: Dataset) -> int:
     curve = Curve.from_rho_nano(int(NANO / (2 * how.noise_multiplier**2)))
     if how.rate < 1:
         curve = cost_of_round(how.rate, how.noise_multiplier)
-    return _stated_for((curve * (job.rounds + job.spare_rounds)).epsilon(dataset.delta), dataset.delta)
+    return _stated_for((curve * job.slots).epsilon(dataset.delta), dataset.delta)
 
 
 def _stated(plan: JobPlan) -> int:
@@ -230,8 +266,11 @@ def _stated_for(epsilon: float, delta: float) -> int:
     return epsilon_to_rho_nano(epsilon, delta)
 
 
-def _regression_bits(rows: int) -> int:
-    """As fine as sums of so many rows allow. Raise QueryError where that is too coarse."""
+def _rounded(rows: int, length: int) -> tuple[int, int]:
+    """Return scale and norm of vectors that are rounded to the nearest: as fine as sums of so many rows allow.
+
+    Raise QueryError where that is too coarse.
+    """
     bits = SCALE_BITS
     while rows << (bits + 1) > _ROOM:
         bits -= 1
@@ -240,7 +279,7 @@ def _regression_bits(rows: int) -> int:
             "sums over this many rows do not fit into 62 bits",
             hint="publish the dataset with a smaller max_persons",
         )
-    return bits
+    return bits, (1 << bits) + (1 << (bits - _MARGIN_BITS)) + isqrt(length) // 2 + 2
 
 
 def stochastic_norm(bits: int, length: int) -> int:

@@ -27,16 +27,19 @@ ERROR_NUMBERS = 5
 
 
 class Scores:
-    """An evaluation's released sum, in the shape of `statistics.Statistic`; `width` is of a model of nothing."""
+    """An evaluation's released sum, in the shape of `statistics.Statistic`: of the model that the job states, or of the
+    one that a round of training is asked at. `width` counts the numbers that are asked at, one of no meaning for the
+    first.
+    """
 
     def __init__(self, job: Job, dataset: Dataset, model: Statistic) -> None:
-        if len(job.scored) != model.width:
+        if job.scored and len(job.scored) != model.width:
             raise QueryError("the model to evaluate has another size than the job's")
         self.design = model.design
         self.model = model
         self.job = job
         self.theta: Floats = np.asarray(job.scored)
-        self.width = 1
+        self.width = 1 if job.scored else model.width
         kind = dataset.column(job.label).kind
         self.classes = len(kind.keys) if isinstance(kind, Categorical) else 0
         if not isinstance(kind, Categorical):
@@ -48,14 +51,13 @@ class Scores:
         else:
             self.shape = (self.classes, self.classes) if self.classes else (ERROR_NUMBERS,)
         self.length = self.work = int(np.prod(self.shape))
-        self._risk_bound = max(model.design.largest_predictor(self.theta), 1e-9) if isinstance(model, Cox) else 1.0
 
     def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
-        """See `Statistic`; the model that is asked at does not matter."""
-        del theta
+        """See `Statistic`; the model that is asked at matters where the job does not state one."""
+        theta = self.theta if self.job.scored else theta
         truth = values[self.job.label]
         out = np.zeros((len(truth), self.length))
-        predicted = self.model.predict(values, self.theta)
+        predicted = self.model.predict(values, theta)
         if not isinstance(self.model, Cox):
             if not self.classes:
                 return self._errors(predicted, truth)
@@ -67,7 +69,7 @@ class Scores:
             cell = score * self.classes + np.nan_to_num(truth).astype(np.int64).clip(0, self.classes - 1)
         else:
             sound = np.asarray(np.isfinite(predicted) & np.isfinite(truth))
-            share = (np.nan_to_num(predicted) / self._risk_bound + 1) / 2
+            share = (np.nan_to_num(predicted) / max(self.design.largest_predictor(theta), 1e-9) + 1) / 2
             bin_ = np.clip((share * RISKS).astype(np.int64), 0, RISKS - 1)
             event = (values[self.job.event] == 1).astype(np.int64)
             cell = (bin_ * self.model.cells + self.model.cell_of(np.nan_to_num(truth))) * 2 + event
@@ -83,8 +85,7 @@ class Scores:
 
     def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
         """Return what the evaluated model predicts."""
-        del theta
-        return self.model.predict(values, self.theta)
+        return self.model.predict(values, self.theta if self.job.scored else theta)
 
     def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
         """An evaluation has no moments: it is read by `evaluation`."""

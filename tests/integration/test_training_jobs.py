@@ -243,6 +243,51 @@ def test_what_is_held_out_is_what_is_evaluated(built: Consortium, monkeypatch: p
     assert held.cost.rho == pytest.approx(0.5)
 
 
+def test_a_job_is_evaluated_on_its_way(built: Consortium, tmp_path: Path) -> None:
+    before = spent(built, "hospital-a")
+    told: list[Progress] = []
+    asked = AWARDS | {"rounds": 5, "spare_rounds": 1, "evaluate_every": 2, "split": "way", "held_out": 0.3}
+    with built.session() as session:
+        explained = session.explain_job("poisson", rho=90.0, **asked)
+        model = session.train("poisson", rho=90.0, on_progress=told.append, **asked)
+        early = session.model(model.request_id, rounds=4)
+        listed = next(job for job in session.jobs() if job.request_id == model.request_id)
+        worth = session.evaluate(model, rho=5.0)
+    assert "3 times" in " ".join(str(explained).split())
+    assert model.complete
+    assert isinstance(model, TrainedModel)
+    assert [each.round.number for each in model.evaluations] == [2, 4, 5]
+    assert [each.round.slot for each in model.evaluations] == [6, 7, 8]
+    assert listed.rounds == listed.rounds_asked == 5
+    assert [each.round.number for each in early.evaluations] == [2, 4]
+    assert len(early.rounds) == 4
+    steps = [progress.step for progress in told if progress.step in ("round", "evaluated", "released")]
+    assert steps == ["round", "round", "evaluated"] * 2 + ["round", "evaluated", "released"]
+    measures = [progress.measure for progress in told if progress.step == "evaluated"]
+    assert measures == [("rmse", pytest.approx(each.evaluation["rmse"].value)) for each in model.evaluations]
+    assert [progress.rounds for progress in told if progress.step == "evaluated"] == [2, 4, 5]
+    assert model.cost.rho == pytest.approx(80.0)  # eight rounds of nine
+    wait_for(lambda: spent(built, "hospital-a") - before == 80_000_000_000 + 5_000_000_000)
+    last = model.evaluations[-1].evaluation
+    # The same rows, two noises of some persons: among 60 held out of 200 they differ by less than all of them.
+    assert abs(last["persons"].value - worth["persons"].value) < 60
+    assert "Evaluated on the way, on persons held out" in model.card()
+    model.plot("curve").get_figure(root=True).savefig(tmp_path / "curve.png")
+    assert model.to_dict()["evaluations"][1]["rounds"] == 4
+
+
+def test_the_own_rule_of_a_job_ends_it(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_noise(monkeypatch)
+    before = spent(built, "hospital-b")
+    asked = AWARDS | {"rounds": 40, "spare_rounds": 0, "evaluate_every": 1, "patience": 2}
+    with built.session() as session:
+        model = session.train("poisson", rho=80.0, **asked)
+    assert model.complete
+    assert 3 <= len(model.rounds) < 40  # Newton steps do not go on getting better for forty rounds
+    assert "ended by its rule of 2" in model.card()
+    wait_for(lambda: spent(built, "hospital-b") - before == 2 * len(model.rounds) * 1_000_000_000)
+
+
 def test_a_cnn_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn's digits at three institutions, at a multiplier of 0.5: guessing would reach a tenth."""
     pytest.importorskip("torch")

@@ -60,6 +60,8 @@ def jobs(draw: st.DrawFn) -> Job:
     more: dict[str, Any] = {"rounds": rounds, "spare_rounds": spare, "ridge": ridge, "rows_per_person": rows}
     if draw(st.booleans()):
         more |= {"institutions": draw(st.sampled_from([(), ("b", "a"), ("a",)])), "fraction": draw(st.floats(0, 1))}
+    if model not in ("kmeans", "boosting") and draw(st.booleans()):
+        more |= {"evaluate_every": draw(st.integers(1, rounds)), "patience": draw(st.integers(0, 3))}
     match model:
         case "kmeans":
             plain = tuple(term for term in terms if len(term) == 1 and term != ("c",)) or (("a",),)

@@ -311,7 +311,7 @@ class CoordinatorRound:
         return max(self.parameters.threshold, self.parameters.minimum_cohort)
 
     def _confirmers(self) -> list[str]:
-        """Whose CONFIRMs are forwarded: of as many organisations as can be, and survivors where neighbours are drawn."""
+        """Whose CONFIRMs are forwarded: of as many organisations as can be; survivors where neighbours are drawn."""
         names = sorted(self._confirms)
         if self.parameters.drawn:
             surviving = frozenset(self.survivors)

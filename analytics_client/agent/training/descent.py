@@ -65,6 +65,13 @@ def sums(
     return np.clip(out, -plan.largest_sum, plan.largest_sum)
 
 
+def scores(plan: JobPlan, rate: float, values: Mapping[str, Floats], theta: Floats) -> NDArray[np.int64]:
+    """Return the exact integer sum of an evaluation in a job by gradients: over a sample, like its other rounds."""
+    chosen = sample(len(values[plan.job.label]), rate)
+    found = plan.sums({name: column[chosen] for name, column in values.items()}, theta)
+    return np.clip(found, -plan.largest_sum, plan.largest_sum)
+
+
 def sample(rows: int, rate: float) -> NDArray[np.int64]:
     """Return the rows that take part, each with probability `rate` on its own, rounded down to a multiple of 2^-64."""
     if rate == 1:

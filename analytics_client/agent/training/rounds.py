@@ -22,7 +22,6 @@ from queries.accounting import Curve
 from queries.errors import QueryError
 from queries.training.design import Floats
 from queries.training.gradients import Gradients
-from queries.training.job import Job
 from queries.training.plan import JobPlan
 from trust.identity.requests import VerifiedRequest
 from trust.question import AnyPlan, model_hash, slot_id
@@ -40,15 +39,18 @@ class JobStep:
     gradients: descent.LocalGradients | None = None
 
     def sums(self, plan: JobPlan, source: Source, salt: bytes) -> NDArray[np.int64]:
-        """Return the exact sum of this institution's rows at the model. `salt` as for `Source.rows`, see `row_salt`."""
+        """Return the exact sum of this institution's rows at the model, `plan` being the step's (`part_of`).
+
+        `salt` as for `Source.rows`, see `row_salt`.
+        """
         rows = source.rows(plan.selection, salt)
         if plan.job.split:
-            rows = _part(rows, plan.job, salt)
-        return (
-            plan.sums(rows, self.theta)
-            if plan.job.gradual is None
-            else descent.sums(plan, rows, self.theta, self.gradients)
-        )
+            rows = _part(rows, plan, salt)
+        if plan.job.gradual is None:
+            return plan.sums(rows, self.theta)
+        if plan.evaluates:
+            return descent.scores(plan, plan.job.gradual.rate, rows, self.theta)
+        return descent.sums(plan, rows, self.theta, self.gradients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,11 @@ def step_of(announce: agent_pb2.Announce, plan: AnyPlan, installed: tuple[Instal
     return JobStep(announce.job.slot, theta, name, gradients)
 
 
+def part_of(plan: AnyPlan, step: JobStep | None) -> AnyPlan:
+    """Return what is asked now: of a job what the round's slot says, else the plan itself."""
+    return plan.of_slot(step.slot) if step is not None and isinstance(plan, JobPlan) else plan
+
+
 def check_cohort(plan: AnyPlan, invited: tuple[str, ...]) -> None:
     """Raise QueryError where a round asks an institution that its job does not name."""
     if isinstance(plan, JobPlan) and plan.job.institutions and not set(invited) <= set(plan.job.institutions):
@@ -113,17 +120,17 @@ def row_salt(secret: bytes, verified: VerifiedRequest, plan: AnyPlan) -> bytes:
     return derive(secret, "row-selection", verified.request_id)
 
 
-def _part(rows: dict[str, Floats], job: Job, salt: bytes) -> dict[str, Floats]:
+def _part(rows: dict[str, Floats], plan: JobPlan, salt: bytes) -> dict[str, Floats]:
     """Return the rows that training sees, or those held out: by a keyed hash of the person's row, the same every time.
 
     A person has one row in a split, so this divides persons; persons with equal rows stay together.
     """
     table = np.ascontiguousarray(np.stack([rows[name] for name in sorted(rows)], axis=1), dtype="<f8")
-    limit = int(job.held_out * 2.0**64)
+    limit = int(plan.job.held_out * 2.0**64)
     held = np.fromiter(
         (int.from_bytes(blake2b(row.tobytes(), key=salt, digest_size=8).digest()) < limit for row in table),
         dtype=np.bool_,
         count=len(table),
     )
-    chosen = held if job.scored else ~held
+    chosen = held if plan.job.scored or plan.evaluates else ~held
     return {name: column[chosen] for name, column in rows.items()}
