@@ -198,7 +198,7 @@ class CoordinatorRound:
             join = self._joins[member]
             if member in dealers:
                 position, _ = self._topology.index(member, holder)
-                proof = tuple(self._trees[member].proof(position))
+                proof = self._trees[member].proof(position)
                 entries.append(RosterEntry(join.public, join.signature, join.shares[position], proof))
             else:
                 entries.append(RosterEntry(join.public, join.signature, None, ()))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-PRIME = 2**256 - 189
+from trust.secagg import polynomial
+
+PRIME = polynomial.PRIME
 ELEMENT_BYTES = 32
 
 RandomBytes = Callable[[int], bytes]
@@ -44,13 +46,7 @@ def split(secret: int, threshold: int, holders: int, random_bytes: RandomBytes) 
     The polynomial's other coefficients are uniform, the leading one included: forbidding zero would leak.
     """
     coefficients = [random_element(random_bytes) for _ in range(threshold - 1)]
-    shares = []
-    for x in range(1, holders + 1):
-        value = 0
-        for coefficient in coefficients:  # Horner; x is small, so one reduction at the end is cheaper than one a step
-            value = (value + coefficient) * x
-        shares.append((value + secret) % PRIME)
-    return shares
+    return polynomial.evaluate([*coefficients, secret], holders)
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ The hashes, and the checking of proofs, are those of `trust.tlog.merkle`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from trust.tlog.merkle import leaf_hash, node_hash
 
@@ -27,12 +28,15 @@ class LeafTree:
         """32 bytes."""
         return self._levels[-1][0]
 
-    def proof(self, index: int) -> list[bytes]:
+    def proof(self, index: int) -> tuple[bytes, ...]:
         """Return the inclusion proof of leaf `index`: the siblings on its way to the root, lowest first."""
-        siblings = []
-        for level in self._levels[:-1]:
-            sibling = index ^ 1
-            if sibling < len(level):
-                siblings.append(level[sibling])
-            index >>= 1
-        return siblings
+        return self._proofs[index]
+
+    @cached_property
+    def _proofs(self) -> list[tuple[bytes, ...]]:
+        """Of every leaf, from the root down: a node's proof is its sibling, and then its parent's proof."""
+        proofs: list[tuple[bytes, ...]] = [()]
+        for level in reversed(self._levels[:-1]):
+            pairs = ((index, index ^ 1) for index in range(len(level)))
+            proofs = [((level[other],) if other < len(level) else ()) + proofs[index >> 1] for index, other in pairs]
+        return proofs
