@@ -59,6 +59,7 @@ KEYS = {
     "blocks": BLOCKS,
     "evaluate_every": COUNT,
     "patience": COUNT,
+    "round_seconds": COUNT,
 }
 REQUIRED = ("dataset", "model", "features")
 

@@ -38,6 +38,8 @@ class JobAsked(TypedDict, total=False):
     After each `evaluate_every` rounds, and the last, the model is evaluated by a round of its own, on the rows that
     `split` holds out where there is one; `patience` such evaluations in a row that are no better end the job.
 
+    A round goes on without whoever has not sent `round_seconds` after it began, and the next asks them again.
+
     `institutions` alone are asked, by default all that serve the dataset; of these the share `fraction` in each round,
     drawn anew by the coordinator.
     """
@@ -84,6 +86,7 @@ class JobAsked(TypedDict, total=False):
     blocks: Sequence[Sequence[float]]
     evaluate_every: int
     patience: int
+    round_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ def job_of(model: str, dataset: Dataset, asked: JobAsked, epsilon: float | None 
         package=_package(asked),
         evaluate_every=asked.get("evaluate_every", 0),
         patience=asked.get("patience", 0),
+        round_seconds=asked.get("round_seconds", 0),
     )
 
 

@@ -40,7 +40,8 @@ from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.chunks import add_agent_servicer
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
-from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed
+from analytics_server.coordinator.outcomes import RoundFailed
+from analytics_server.coordinator.rounds import Deadlines, Round
 from analytics_server.store import Store
 from protos.v1 import agent_pb2, envelope_pb2
 from trust.identity import keys, membership, x509

@@ -149,7 +149,8 @@ class JobExplanation:
         yield "costs", f"{self.cost} in all; rounds that are not used are given back"
         some = "" if self.asked == len(self.institutions) else f", {self.asked} of them in each round, drawn anew"
         yield "asks", f"{len(self.institutions)} institutions: {', '.join(self.institutions)}{some}"
-        yield "needs", f"{self.threshold} of them to the end of each round"
+        late = f", within {job.round_seconds:,} s; who is later is asked again in the next" if job.round_seconds else ""
+        yield "needs", f"{self.threshold} of them to the end of each round{late}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -159,6 +160,7 @@ class JobExplanation:
             "rounds": self.plan.job.rounds,
             "spare_rounds": self.plan.job.spare_rounds,
             "evaluations": self.plan.job.evaluations,
+            "round_seconds": self.plan.job.round_seconds,
             "length": self.plan.length,
             "bytes_per_round": self.bytes_per_round,
             "noise_multiplier": self.noise_multiplier,

@@ -23,7 +23,8 @@ from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.live import Live
-from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed, RoundRestart
+from analytics_server.coordinator.outcomes import RoundFailed, RoundRestart
+from analytics_server.coordinator.rounds import Deadlines, Round
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from protos.v1 import agent_pb2, envelope_pb2, log_pb2
 from queries.errors import CohortiumError, QuorumError
@@ -225,6 +226,7 @@ class Asking:
             deadlines=self._tools.deadlines,
             on_step=self._live.step,
             spool=self._tools.spool,
+            seconds=plan.job.round_seconds if isinstance(plan, JobPlan) else 0,
         )
 
     async def _log_decisions(self, round_: Round) -> None:

@@ -19,7 +19,7 @@ from analytics_server.coordinator.asking import Asking, Tools, ended
 from analytics_server.coordinator.ends import dropped_out, failure_of
 from analytics_server.coordinator.gossip import show_witnessed
 from analytics_server.coordinator.live import Live
-from analytics_server.coordinator.rounds import RoundFailed
+from analytics_server.coordinator.outcomes import RoundFailed
 from analytics_server.coordinator.witnessing import PIECE
 from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2, query_pb2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from analytics_server.coordinator.rounds import Dropout, SignedDecision
+from analytics_server.coordinator.outcomes import Dropout, SignedDecision
 from protos.v1 import agent_pb2, log_pb2
 from trust.identity.activity import Activity
 from trust.identity.requests import VerifiedRequest

@@ -16,6 +16,7 @@ import structlog
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.coordinator import records
+from analytics_server.coordinator.admission import admit
 from analytics_server.coordinator.asking import Asking, Checked, Tools, ended
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
@@ -24,27 +25,25 @@ from analytics_server.coordinator.gossip import seen_size, show_witnessed
 from analytics_server.coordinator.hub import Hub
 from analytics_server.coordinator.jobs import JobDesk
 from analytics_server.coordinator.live import Live
-from analytics_server.coordinator.rounds import Deadlines, Round, RoundFailed
+from analytics_server.coordinator.outcomes import RoundFailed
+from analytics_server.coordinator.rounds import Deadlines, Round
 from analytics_server.coordinator.witnessing import Heads, Witnessing
 from analytics_server.store import RequestRow, UnitOfWork
 from protos.v1 import analyst_pb2, envelope_pb2, log_pb2, query_pb2
 from queries.errors import (
     CohortiumError,
     IdentityError,
-    PolicyDenied,
-    QueryError,
     QuorumError,
     ServiceError,
     SignatureError,
 )
 from queries.plan import Plan
-from queries.policy import decide
 from queries.training.plan import JobPlan
 from queries.withheld import withhold
 from trust.identity.names import Peer
 from trust.identity.requests import verify_request
 from trust.lanes import read_sums
-from trust.question import facts_of, plan_of, shape_of
+from trust.question import plan_of, shape_of
 from trust.secagg.masks import Ring
 
 INTERRUPTED = QuorumError(
@@ -101,7 +100,7 @@ class RequestDesk:
 
     async def submit(self, envelope: envelope_pb2.Envelope, peer: Peer) -> AsyncIterator[analyst_pb2.Progress]:
         """Check, log and run a request, reporting every step. The same request again reports on the first one."""
-        checked = await self._check(envelope.SerializeToString(deterministic=True), peer)
+        checked = await admit(envelope.SerializeToString(deterministic=True), peer, self._tools)
         request_id = checked.verified.request_id
         live = self._live.get(request_id)
         if live is None:
@@ -125,37 +124,6 @@ class RequestDesk:
 
     def _is_elsewhere(self, row: RequestRow) -> bool:
         return row.instance != self._tools.instance
-
-    async def _check(self, envelope: bytes, peer: Peer) -> Checked:
-        """Everything that can be said without asking anyone. Raises the error that the analyst reads.
-
-        What is not a well-formed request of a member leaves no trace; one that the coordinator's policy denies does.
-        """
-        membership = self._directory.require_member(peer)
-        verified = verify_request(envelope, membership, membership.consortium, int(time.time()))
-        if verified.analyst != peer.id:
-            raise IdentityError(
-                f"the request is signed by {verified.analyst!r} but sent by {peer.id!r}",
-                hint="submit with the profile that signed",
-            )
-        published = self._directory.dataset(verified.dataset)
-        if verified.schema_hash != published.schema_hash:
-            raise QueryError(
-                f"dataset {verified.dataset!r} has a newer description than the one this request was made for",
-                hint="fetch it again (cohortium describe) and ask again",
-            )
-        plan = plan_of(verified, published.dataset)
-        cohort = max(verified.minimum_cohort, membership.minimum_cohort)
-        facts = facts_of(verified, plan, minimum_cohort=cohort, colluders=membership.colluders)
-        decision = decide(self._directory.coordinator_policy(), facts)
-        if not decision.allowed:
-            entries = [
-                records.requested(verified, shape_of(plan), membership.activity(verified.purpose)),
-                records.denied_here(verified, decision.rule),
-            ]
-            await self._database.write(lambda uow: self._log.append_in(uow, entries))
-            raise PolicyDenied(decision.message, rule=f"coordinator: {decision.rule}", hint=decision.hint)
-        return Checked(verified, envelope, plan)
 
     # --- running -------------------------------------------------------------------------------------------------
 

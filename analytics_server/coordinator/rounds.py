@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.outcomes import Dropout, RoundFailed, RoundRestart, SignedDecision
 from protos.v1 import agent_pb2
-from queries.errors import CohortiumError, ProtocolViolation, RoundError, SignatureError
+from queries.errors import ProtocolViolation, RoundError, SignatureError
 from trust.identity import keys
 from trust.rpc.errors import from_code
 from trust.secagg import CoordinatorRound, Member, UploadSink, parse_parameters
@@ -26,6 +27,9 @@ from trust.transcript import frame
 LARGE_ROSTER = 64
 """Members above whom rosters are made off the event loop: among 500 they are 160 MB, and take seconds."""
 
+_LATE_STEPS = ("confirm", "reveal")
+"""After the vectors are in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -36,41 +40,8 @@ class Deadlines:
     upload: float = 120.0
     confirm: float = 15.0
     reveal: float = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Dropout:
-    """An institution that did not finish the round: at which step, and why."""
-
-    institution: str
-    step: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SignedDecision:
-    """An institution's own word on a request, as it signed it."""
-
-    decision: agent_pb2.Decision
-    statement: bytes
-    """Exact bytes of the `Answer` parts: decision and signature."""
-
-
-class RoundFailed(Exception):
-    """The round is over without a sum. `charged`: masked vectors were sent, and their senders have spent budget."""
-
-    def __init__(self, error: CohortiumError, *, charged: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.charged = charged
-
-
-class RoundRestart(Exception):
-    """Members were found cheating before anything was revealed: begin a new round without `accused`."""
-
-    def __init__(self, accused: tuple[str, ...]) -> None:
-        super().__init__(", ".join(accused))
-        self.accused = accused
+    longest: int = 3600
+    """What a training job may ask for instead, from a round's announcement until the vectors are in."""
 
 
 class Round:
@@ -85,8 +56,11 @@ class Round:
         deadlines: Deadlines,
         on_step: Callable[[str, Iterable[str]], None],
         spool: Path | None = None,
+        seconds: int = 0,
     ) -> None:
-        """`spool` is the folder in which large uploads wait until they are complete."""
+        """`spool` is the folder in which large uploads wait until they are complete. `seconds` after its start the
+        vectors must be in; 0: each step has its own deadline.
+        """
         self._core = CoordinatorRound(parameters, members=members, spool=spool_in(spool))
         self.encoded_parameters = parameters
         self.parameters = parse_parameters(parameters)
@@ -94,6 +68,8 @@ class Round:
         self._hub = hub
         self._deadlines = deadlines
         self._on_step = on_step
+        self._seconds = seconds
+        self._began = 0.0
         self._step = "announce"
         self._waiting: set[str] = set()
         self._progressed = asyncio.Event()
@@ -230,6 +206,7 @@ class Round:
 
     def start(self) -> None:
         """Expect the answers of everyone invited: to be called before the announcement is sent."""
+        self._began = asyncio.get_running_loop().time()
         for member in self.invited:
             connection = self._hub.get(member)
             if connection is not None:
@@ -317,7 +294,12 @@ class Round:
 
     async def _wait(self, seconds: float, *, done: Callable[[], bool] | None = None) -> tuple[str, ...]:
         """Wait until everyone expected has answered or is gone, or until `done()`; return who answered."""
-        end = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time()
+        end, why = now + seconds, f"no answer within {seconds:g} s"
+        if self._seconds and self._step not in _LATE_STEPS:
+            whole = self._began + self._seconds
+            if self._step == "upload" or whole < end:
+                end, why = whole, f"not done within the {self._seconds:,} s that the job gives a round"
         while self._waiting and not (done and done()):
             self._progressed.clear()
             try:
@@ -325,7 +307,7 @@ class Round:
                     await self._progressed.wait()
             except TimeoutError:
                 for member in sorted(self._waiting):
-                    self.drop(member, f"no answer within {seconds:g} s")
+                    self.drop(member, why)
         return tuple(sorted(m for m in self._reached if m not in self._gone))
 
     def _refuse_if_denied(self, joined: tuple[str, ...]) -> None:

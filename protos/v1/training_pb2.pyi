@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingJob(_message.Message):
-    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored", "clusters", "trees", "institutions", "fraction", "package", "evaluate_every", "patience")
+    __slots__ = ("selection", "model", "label", "terms", "rounds", "spare_rounds", "event", "edges", "ridge", "descent", "split", "held_out", "scored", "clusters", "trees", "institutions", "fraction", "package", "evaluate_every", "patience", "round_seconds")
     class Package(_message.Message):
         __slots__ = ("name", "sha256", "blocks")
         class Block(_message.Message):
@@ -110,6 +110,7 @@ class TrainingJob(_message.Message):
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_EVERY_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    ROUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
     selection: bytes
     model: str
     label: str
@@ -130,4 +131,5 @@ class TrainingJob(_message.Message):
     package: TrainingJob.Package
     evaluate_every: int
     patience: int
-    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ..., clusters: _Optional[_Union[TrainingJob.Clusters, _Mapping]] = ..., trees: _Optional[_Union[TrainingJob.Trees, _Mapping]] = ..., institutions: _Optional[_Iterable[str]] = ..., fraction: _Optional[float] = ..., package: _Optional[_Union[TrainingJob.Package, _Mapping]] = ..., evaluate_every: _Optional[int] = ..., patience: _Optional[int] = ...) -> None: ...
+    round_seconds: int
+    def __init__(self, selection: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[TrainingJob.Term, _Mapping]]] = ..., rounds: _Optional[int] = ..., spare_rounds: _Optional[int] = ..., event: _Optional[str] = ..., edges: _Optional[_Iterable[float]] = ..., ridge: _Optional[float] = ..., descent: _Optional[_Union[TrainingJob.Descent, _Mapping]] = ..., split: _Optional[str] = ..., held_out: _Optional[float] = ..., scored: _Optional[_Iterable[float]] = ..., clusters: _Optional[_Union[TrainingJob.Clusters, _Mapping]] = ..., trees: _Optional[_Union[TrainingJob.Trees, _Mapping]] = ..., institutions: _Optional[_Iterable[str]] = ..., fraction: _Optional[float] = ..., package: _Optional[_Union[TrainingJob.Package, _Mapping]] = ..., evaluate_every: _Optional[int] = ..., patience: _Optional[int] = ..., round_seconds: _Optional[int] = ...) -> None: ...

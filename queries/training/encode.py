@@ -41,6 +41,7 @@ def encode_job(job: Job) -> bytes:
             package=None if job.package is None else _put_package(job.package),
             evaluate_every=job.evaluate_every,
             patience=job.patience,
+            round_seconds=job.round_seconds,
         )
         data: bytes = message.SerializeToString(deterministic=True)
     except (TypeError, ValueError) as error:
@@ -88,6 +89,7 @@ def decode_job(data: bytes) -> Job:
         package=_package(message.package) if message.HasField("package") else None,
         evaluate_every=message.evaluate_every,
         patience=message.patience,
+        round_seconds=message.round_seconds,
     )
     if encode_job(job) != data:
         raise QueryError(

@@ -40,6 +40,7 @@ MAX_FACTORS = 4
 MAX_EDGES = 4097
 MAX_NAME = 100
 MAX_SCORED = 25_000
+LEAST_SECONDS, MOST_SECONDS = 5, 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class Job:
     label; `trees` of "boosting"; `package` of "package", a model that stewards installed. Only `institutions` are
     asked, sorted, or all where there are none; of these the coordinator draws the share `fraction` anew for each round,
     0 for all. After every `evaluate_every` rounds, and the last, the model is evaluated by a round of its own, which
-    costs what the others do; after `patience` evaluations in a row that are no better than the best, the job ends.
+    costs what the others do; after `patience` evaluations in a row that are no better than the best, the job ends. A
+    round goes on without the institutions whose sums are not there `round_seconds` after it was announced, 0 for as
+    long as the coordinator waits; the next round asks them again.
     """
 
     selection: ir.Query
@@ -77,6 +80,7 @@ class Job:
     package: Package | None = None
     evaluate_every: int = 0
     patience: int = 0
+    round_seconds: int = 0
 
     @property
     def evaluations(self) -> int:
@@ -147,6 +151,7 @@ def make_job(
     package: Package | None = None,
     evaluate_every: int = 0,
     patience: int = 0,
+    round_seconds: int = 0,
 ) -> Job:
     """Return the resolved job over rows with a value in every column it reads. Raise what `resolve_job` does."""
     names = columns_of(label, event, terms)
@@ -172,7 +177,7 @@ def make_job(
     job = Job(
         selection, kind, label, terms, rounds if rounds is not None else usual, spare_rounds, event, edges, ridge,
         descent, split, held_out, (), clusters, trees, tuple(sorted(set(institutions))), fraction, package,
-        evaluate_every, patience,
+        evaluate_every, patience, round_seconds,
     )  # fmt: skip
     return resolve_job(job, dataset)
 
@@ -218,6 +223,11 @@ def resolve_job(job: Job, dataset: Dataset) -> Job:
     _check_split(job)
     _check_evaluations(job)
     check_institutions(job.institutions, job.fraction)
+    if job.round_seconds and not LEAST_SECONDS <= job.round_seconds <= MOST_SECONDS:
+        raise QueryError(
+            f"round_seconds must be from {LEAST_SECONDS} to {MOST_SECONDS:,}",
+            hint="leave it out to wait as long as the coordinator does",
+        )
     return replace(job, selection=selection, ridge=job.ridge + 0.0, fraction=job.fraction + 0.0)
 
 

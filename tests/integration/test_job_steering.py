@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.consortium import Consortium, consortium
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from analytics_client.agent.cli import app as agent_app
 from analytics_client.agent.ledger import Ledger
+from analytics_client.agent.responder import Responder
 from analytics_client.session import Progress
 from analytics_client.training import Trained
 from analytics_server.coordinator import asking
@@ -184,6 +186,50 @@ def test_too_many_leave_and_the_analyst_is_told_why(built: Consortium) -> None:
     assert ended.rule == "stopped"
 
 
+def test_who_is_late_is_left_out_and_asked_again(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vector of one institution waits until rounds have gone on without it."""
+    quick, seen, vector = threading.Event(), [0], Responder._vector
+
+    def slow(self: Responder, *asked: Any) -> Any:
+        if self._me == "hospital-e" and not quick.is_set():
+            quick.wait(120)
+        return vector(self, *asked)
+
+    def count(rounds: int) -> None:
+        seen[0] = rounds
+        if rounds == 2:
+            quick.set()
+
+    monkeypatch.setattr(Responder, "_vector", slow)
+    try:
+        training = Training(built, count, rho=60.0, rounds=8, spare_rounds=20, round_seconds=5)
+        ended = training.result()
+    finally:
+        quick.set()
+    assert isinstance(ended, Trained), ended
+    assert ended.complete
+    assert ended.rounds[0].survivors == ended.rounds[1].survivors == FIVE[:4]
+    assert ended.rounds[-1].survivors == FIVE
+    assert {round_.invited for round_ in ended.rounds} == {5}
+    with book(built, "hospital-e") as ledger:
+        job = next(job for job in ledger.jobs() if job.id.hex() == ended.request_id)
+        taken = sum("hospital-e" in round_.survivors for round_ in ended.rounds)
+        assert taken <= job.used < len({round_.slot for round_ in ended.rounds})
+
+
+def test_the_coordinator_holds_the_longest_round(built: Consortium) -> None:
+    with book(built, "hospital-a") as ledger:
+        before = len(ledger.jobs())
+    with built.session() as session:
+        assert "within 600 s" in " ".join(
+            str(session.explain_job("poisson", rho=1.0, round_seconds=600, **AWARDS)).split()  # type: ignore[arg-type]
+        )
+        with pytest.raises(QueryError, match="for at most 3,600 s"):
+            session.train("poisson", rho=1.0, round_seconds=3601, **AWARDS)  # type: ignore[arg-type]
+    with book(built, "hospital-a") as ledger:
+        assert len(ledger.jobs()) == before
+
+
 def test_a_job_waits_for_institutions_and_goes_on(built: Consortium) -> None:
     away = threading.Event()
 
@@ -221,6 +267,8 @@ def test_a_job_waits_for_institutions_and_goes_on(built: Consortium) -> None:
         ({"fraction": 1.5}, "fraction must be"),
         ({"fraction": -0.1}, "fraction must be"),
         ({"institutions": [""]}, "names"),
+        ({"round_seconds": 1}, "round_seconds must be from 5"),
+        ({"round_seconds": 100_000}, "round_seconds must be from 5"),
     ],
 )
 def test_bad_choices_are_refused(built: Consortium, asked: dict[str, object], said: str) -> None:

@@ -62,6 +62,7 @@ def jobs(draw: st.DrawFn) -> Job:
         more |= {"institutions": draw(st.sampled_from([(), ("b", "a"), ("a",)])), "fraction": draw(st.floats(0, 1))}
     if model not in ("kmeans", "boosting") and draw(st.booleans()):
         more |= {"evaluate_every": draw(st.integers(1, rounds)), "patience": draw(st.integers(0, 3))}
+    more["round_seconds"] = draw(st.sampled_from([0, 5, 600]))
     match model:
         case "kmeans":
             plain = tuple(term for term in terms if len(term) == 1 and term != ("c",)) or (("a",),)
