@@ -47,7 +47,9 @@ from pathlib import Path
 from typing import Any
 
 import secagg_core
-from secagg_consortium import Case, coordinator_process, fleet_process, found, name_of
+from secagg_consortium import Case, found, name_of
+from secagg_coordinator import coordinator_process
+from secagg_fleet import fleet_process
 
 RESULTS = Path(__file__).parent / "results" / "secagg.json"
 ROUNDS = (

@@ -6,13 +6,13 @@ finish without it. Must not know: transport, database, what the vector means.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from queries.errors import CohortiumError, ProtocolViolation, QuorumError, RoundError, ServiceError
+from queries.errors import QuorumError, RoundError, ServiceError
 from trust.secagg import blame, keys
+from trust.secagg.admission import Admission
 from trust.secagg.dealing import share_tree
 from trust.secagg.drawn import Register, encode_cohort, encode_drawn_survivors, pack_present
 from trust.secagg.field import parse_element
@@ -32,19 +32,17 @@ from trust.secagg.messages import (
     encode_survivors,
     parse_reveal,
 )
-from trust.secagg.parameters import Member, check_members, organisations, parse_parameters
-from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage, OutOfStep
+from trust.secagg.parameters import Member, parse_parameters
+from trust.secagg.refusals import BadDealer, BadShare, BadUpload, LateMessage
 from trust.secagg.shown import Cohort
 from trust.secagg.spool import Spool, spool_in
-from trust.secagg.steps import COORDINATOR_STEPS, CoordinatorState
+from trust.secagg.steps import CoordinatorState
 from trust.secagg.tree import LeafTree
 from trust.secagg.unmask import Ground, open_secrets, remove_masks
 from trust.secagg.upload import UploadSink
 
-_ORDER = list(CoordinatorState)
 
-
-class CoordinatorRound:
+class CoordinatorRound(Admission):
     """One round. `member` arguments are the peer that the transport authenticated, never what a message claims.
 
     An `on_...` method raises a ProtocolViolation for a message that it does not accept; the sender is then in `blamed`
@@ -56,16 +54,11 @@ class CoordinatorRound:
 
     def __init__(self, parameters: bytes, *, members: Mapping[str, Member], spool: Spool | None = None) -> None:
         """Start the round that `make_parameters` described. Raises MalformedMessage, UnacceptableRound."""
-        self.parameters = parse_parameters(parameters)
-        check_members(self.parameters, members)
+        super().__init__(parse_parameters(parameters), members)
         self.round_id = self.parameters.round_id
-        drawn = self.parameters.drawn
-        self.state = CoordinatorState.REGISTERING if drawn else CoordinatorState.JOINING
-        self.blamed: dict[str, str] = {}
         self.survivors: tuple[str, ...] = ()
         self.layer_keys: tuple[tuple[bytes, ...], ...] = ()
         """Of every survivor, once there is a result: the keys of its noise layers that were opened, the first ones."""
-        self._members = members
         self._registered: dict[str, Register] = {}
         self._cohort: Cohort | None = None
         self._joins: dict[str, Join] = {}
@@ -378,60 +371,3 @@ class CoordinatorRound:
             self.layer_keys = tuple(secrets.layer_keys.values())
             remove_masks(self._sum, ground, secrets)
             return self._sum
-
-    @contextmanager
-    def _from(self, member: str, event: str, expected: Sequence[str], already: Container[str]) -> Iterator[None]:
-        """Admit one message: the step is open, the sender belongs, is not blamed and has not sent this before."""
-        step = next(state for state, name in COORDINATOR_STEPS if name == event)
-        try:
-            if (self.state, event) not in COORDINATOR_STEPS:
-                refusal = LateMessage if _ORDER.index(self.state) > _ORDER.index(step) else OutOfStep
-                state = self.state.value
-                raise refusal(f"institution {member} sent its {event} while the round is {state}", party=member)
-            if member in self.blamed:
-                raise OutOfStep(f"institution {member} already broke the protocol in this round", party=member)
-            if member not in expected:
-                raise OutOfStep(f"institution {member} sent its {event} to a round it is not in", party=member)
-            if member in already:
-                raise OutOfStep(f"institution {member} sent its {event} twice", party=member)
-            yield
-        except LateMessage:
-            raise
-        except ProtocolViolation as violation:
-            raise self._blame(violation) from violation.__cause__
-
-    @contextmanager
-    def _close(self, event: str) -> Iterator[None]:
-        """End a step, or the round if that fails."""
-        after = COORDINATOR_STEPS.get((self.state, event))
-        if after is None:
-            raise OutOfStep(f"the round is {self.state.value}: {event!r} is not possible", party="coordinator")
-        try:
-            yield
-        except CohortiumError as error:
-            self.state = CoordinatorState.FAILED
-            if isinstance(error, ProtocolViolation):
-                self._blame(error)
-            raise
-        self.state = after
-
-    def _blame(self, violation: ProtocolViolation) -> ProtocolViolation:
-        self.blamed.setdefault(violation.party, violation.message)
-        return violation
-
-    def _check_cohort(self, names: Sequence[str], did: str) -> None:
-        self._check_threshold(len(names), did)
-        found, least = organisations(names, self._members), self.parameters.minimum_cohort
-        if found < least:
-            raise QuorumError(
-                f"institutions of {found} organisations {did}, and the minimum cohort is {least}",
-                hint="wait until more institutions are connected",
-            )
-
-    def _check_threshold(self, found: int, did: str) -> None:
-        if found < self.parameters.threshold:
-            raise QuorumError(
-                f"{found} of {len(self.parameters.invited)} institutions {did}, "
-                f"and {self.parameters.threshold} are needed",
-                hint="wait until more institutions are connected",
-            )
