@@ -37,7 +37,7 @@ def clusters_warning(statistic: Clustering, deviation: float, max_persons: int) 
 def trees_sentence(statistic: Boosting, deviation: float) -> str:
     """Say what noise does to a leaf."""
     return (
-        f"the noise in a leaf is that of ± {_leaf(deviation):.3g} persons (95%);"
+        f"the noise in a leaf is that of ± {_leaf(statistic, deviation):.3g} persons (95%);"
         f" {ASSUMED_PERSONS:,} persons come to {ASSUMED_PERSONS / statistic.leaves:,.0f} a leaf"
     )
 
@@ -45,14 +45,15 @@ def trees_sentence(statistic: Boosting, deviation: float) -> str:
 def trees_warning(statistic: Boosting, deviation: float, max_persons: int) -> str:
     """Say that the noise drowns leaves or histograms; "" where it may not."""
     persons = min(ASSUMED_PERSONS, max_persons)
-    if _leaf(deviation) > persons / statistic.leaves:
+    leaf = _leaf(statistic, deviation)
+    if leaf > persons / statistic.leaves:
         return (
             f"the noise in a leaf outweighs the {persons / statistic.leaves:,.0f} of {persons:,} persons that reach it:"
             " spend more epsilon, or grow fewer or less deep trees"
         )
     if statistic.how.splits == "histogram":
         cells = len(statistic.columns) ** 0.5 * max(statistic.bins) ** 0.5
-        if _leaf(deviation) * cells > persons:
+        if leaf * cells > persons:
             return (
                 f"the noise in a histogram outweighs all of {persons:,} persons, so no split will be found:"
                 ' spend more epsilon, use fewer columns, bins or trees, or splits = "random"'
@@ -60,6 +61,6 @@ def trees_warning(statistic: Boosting, deviation: float, max_persons: int) -> st
     return ""
 
 
-def _leaf(deviation: float) -> float:
-    """Persons, each of the largest curvature, that the noise in a leaf may be taken for."""
-    return Z95 * deviation / WEIGHT_CURVATURE
+def _leaf(statistic: Boosting, deviation: float) -> float:
+    """Persons, each of the largest curvature, that the noise in a leaf (of one category) may be taken for."""
+    return Z95 * deviation / WEIGHT_CURVATURE * statistic.scales[1] / statistic.largest_curvature

@@ -5,14 +5,16 @@ every column, in the node of the tree that it has reached; in a round that fills
 
     a_g gradient | a_h curvature, each divided by sqrt d where it is added d times | a_l loss | a_n 1
 
-so its norm is at most 1 whatever the trees before it are. A model is one vector: how many rounds it has had, then per
-tree its splits, level by level, and its leaves. Must not know: noise, where rows come from.
+so its norm is at most 1 whatever the trees before it are. Of three or more categories every tree is one a category,
+which ask the same questions: gradient p - y and curvature p (1 - p) of the softmax are vectors with an entry a category
+(Friedman 2001, algorithm 6). A model is one vector: how many rounds it has had, then per tree its splits, level by
+level, and its leaves. Must not know: noise, where rows come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log1p, sqrt
+from math import exp, log, log1p, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,11 @@ Codes = NDArray[np.int64]
 
 
 class Boosting:
-    """See `statistics.Statistic`. Scores are log odds of the second category, or a number on the scale of -1 to 1."""
+    """See `statistics.Statistic`.
+
+    Scores, (rows, outputs), are log odds of the second of two categories, logits of more, or a number on the scale of
+    -1 to 1.
+    """
 
     def __init__(self, job: Job, dataset: Dataset, how: Trees) -> None:
         self.how = how
@@ -47,19 +53,25 @@ class Boosting:
         self.bins = tuple(len(kind.keys) if isinstance(kind, Categorical) else how.bins for kind in kinds)
         self.offsets = np.concatenate([[0], np.cumsum(self.bins)[:-1]])
         self.nodes, self.leaves = 2**how.depth - 1, 2**how.depth
-        self.width = 1 + how.count * (self.nodes + self.leaves)
         cells = self.leaves
         if how.splits == "histogram":
             cells = max(cells, 2 ** (how.depth - 1) * sum(self.bins))
-        self.length = self.work = 2 * cells + 2
         kind = dataset.column(job.label).kind
         self.classes = len(kind.keys) if isinstance(kind, Categorical) else 0
+        self.outputs = self.classes if self.classes > 2 else 1
+        self.width = 1 + how.count * (self.nodes + self.leaves * self.outputs)
+        self.length = self.work = 2 * self.outputs * cells + 2
         self.centre = (0.0, 1.0)
         if not isinstance(kind, Categorical):
             self.centre = (kind.lower / 2 + kind.upper / 2, kind.upper / 2 - kind.lower / 2)
         self.largest_score = LARGEST_LOGIT if self.classes else 1.0
+        self.largest_curvature = 0.25 if self.classes else 1.0
+        """Of one person and one output."""
         self.scales = (1.0, 0.25, log1p(exp(LARGEST_LOGIT))) if self.classes else (2.0, 1.0, 2.0)
-        """Bounds on a row's gradient, curvature and loss."""
+        """Bounds on the norms of a row's gradient and curvature, and on its loss."""
+        if self.outputs > 1:
+            # p^2 (1 - p)^2 is at most 4/27 p, and the p sum to 1; logits lie within twice the largest of each other.
+            self.scales = (sqrt(2.0), sqrt(4 / 27), 2 * LARGEST_LOGIT + log(self.classes))
 
     # --- a model -----------------------------------------------------------------------------------------------------
 
@@ -94,8 +106,8 @@ class Boosting:
             boxes += [[list(left) for left in box], right]  # as of a heap: children of node are 2 node + 1 and + 2
 
     def _parts(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Return views of the splits, (trees, nodes), and of the leaves, (trees, leaves)."""
-        trees = theta[1:].reshape(self.how.count, self.nodes + self.leaves)
+        """Return views of the splits, (trees, nodes), and of the leaves, (trees, leaves * outputs)."""
+        trees = theta[1:].reshape(self.how.count, self.nodes + self.leaves * self.outputs)
         return trees[:, : self.nodes], trees[:, self.nodes :]
 
     def stage(self, theta: Floats) -> tuple[int, int]:
@@ -118,8 +130,8 @@ class Boosting:
         self._parts(theta)[0][tree, 2**level - 1 : 2 ** (level + 1) - 1] = codes
 
     def put_leaves(self, theta: Floats, tree: int, values: Floats) -> None:
-        """Write the leaves of a tree, in place."""
-        self._parts(theta)[1][tree] = values
+        """Write the leaves of a tree, (leaves, outputs), in place."""
+        self._parts(theta)[1][tree] = values.reshape(-1)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -150,10 +162,10 @@ class Boosting:
         return node
 
     def scores(self, bins: Codes, theta: Floats) -> Floats:
-        """Return what the complete trees say of each row together."""
+        """Return what the complete trees say of each row together, (rows, outputs)."""
         complete, _ = self.stage(theta)
-        codes, leaves = self.codes(theta), self._parts(theta)[1]
-        out = np.zeros(len(bins))
+        codes, leaves = self.codes(theta), self._parts(theta)[1].reshape(self.how.count, self.leaves, self.outputs)
+        out = np.zeros((len(bins), self.outputs))
         for tree in range(min(complete, self.how.count)):
             out += self.how.learning_rate * leaves[tree, self.reached(bins, codes[tree], self.how.depth)]
         return np.clip(out, -self.largest_score, self.largest_score)
@@ -161,12 +173,15 @@ class Boosting:
     def predict(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
         """See `statistics.Statistic`. Rows that lack a value are no numbers."""
         bins = self.binned({name: values[name] for name in self.columns})
-        score = np.where((bins >= 0).all(axis=1), self.scores(bins, theta), np.nan)
+        score = self.scores(bins, theta)
+        score[(bins < 0).any(axis=1)] = np.nan
         if not self.classes:
             mid, half = self.centre
-            out: Floats = score * half + mid
+            out: Floats = score[:, 0] * half + mid
             return out
-        chance = _expit(score)
+        if self.outputs > 1:
+            return _softmax(score)
+        chance = _expit(score[:, 0])
         return np.stack([1 - chance, chance], axis=1)
 
     def rows(self, values: Mapping[str, Floats], theta: Floats) -> Floats:
@@ -181,21 +196,30 @@ class Boosting:
         filling = levels == self.how.depth
         cells = node[:, None] if filling else node[:, None] * sum(self.bins) + self.offsets + np.maximum(bins, 0)
         share = sqrt(cells.shape[1])
-        out[rows[:, None], 2 * cells] = (gradient / self.scales[0] * (WEIGHT_GRADIENT / share))[:, None]
-        out[rows[:, None], 2 * cells + 1] = (curvature / self.scales[1] * (WEIGHT_CURVATURE / share))[:, None]
+        places = 2 * self.outputs * cells[:, :, None] + np.arange(self.outputs)
+        at = rows[:, None, None]
+        out[at, places] = (gradient / self.scales[0] * (WEIGHT_GRADIENT / share))[:, None, :]
+        out[at, places + self.outputs] = (curvature / self.scales[1] * (WEIGHT_CURVATURE / share))[:, None, :]
         out[:, -2] = loss / self.scales[2] * WEIGHT_LOSS
         out[:, -1] = WEIGHT_COUNT
         out[(bins < 0).any(axis=1)] = np.nan
         return out
 
     def _derivatives(self, label: Floats, score: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return gradient and curvature of each row's loss by its score, and the loss."""
+        """Return gradient and curvature of each row's loss by its scores, (rows, outputs), and the loss, (rows,)."""
+        if self.outputs > 1:
+            hit = (label[:, None] == np.arange(self.classes)).astype(np.float64)
+            hit[hit.sum(axis=1) == 0] = np.nan  # a label outside the categories: the row adds nothing
+            chance = _softmax(score)
+            loss = np.logaddexp.reduce(score, axis=1) - (hit * score).sum(axis=1)
+            return chance - hit, chance * (1 - chance), loss
+        y = label[:, None]
         if self.classes:
             chance = _expit(score)
-            return chance - label, chance * (1 - chance), np.logaddexp(0.0, score) - label * score
+            return chance - y, chance * (1 - chance), (np.logaddexp(0.0, score) - y * score)[:, 0]
         mid, half = self.centre
-        error = score - np.clip((label - mid) / half, -1.0, 1.0)
-        return error, np.ones_like(error), error**2 / 2
+        error = score - np.clip((y - mid) / half, -1.0, 1.0)
+        return error, np.ones_like(error), (error**2 / 2)[:, 0]
 
     def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
         """Trees have no moments: their histograms are read by `forest`."""
@@ -205,4 +229,9 @@ class Boosting:
 
 def _expit(score: Floats) -> Floats:
     out: Floats = np.exp(-np.logaddexp(0.0, -score))
+    return out
+
+
+def _softmax(score: Floats) -> Floats:
+    out: Floats = np.exp(score - np.logaddexp.reduce(score, axis=1)[:, None])
     return out

@@ -97,17 +97,17 @@ def _step(statistic: Boosting, release: Released) -> tuple[Floats, list[tuple[in
 
 
 def _read(statistic: Boosting, release: Released, cells: int, share: float) -> tuple[Floats, Floats, float]:
-    """Return gradients and curvatures of so many cells, and the noise's standard deviation in a curvature."""
-    pairs = release.sums[: 2 * cells].reshape(cells, 2)
+    """Return gradients and curvatures, each (cells, outputs), and the noise's standard deviation in a curvature."""
+    pairs = release.sums[: 2 * statistic.outputs * cells].reshape(cells, 2, statistic.outputs)
     scale_g = statistic.scales[0] * share / WEIGHT_GRADIENT
     scale_h = statistic.scales[1] * share / WEIGHT_CURVATURE
     return pairs[:, 0] * scale_g, pairs[:, 1] * scale_h, release.deviation * scale_h
 
 
 def _leaves(statistic: Boosting, release: Released) -> Floats:
-    """Newton steps, one a leaf; a leaf that the noise drowns says nothing."""
+    """Newton steps, one a leaf and output; one that the noise drowns says nothing."""
     gradient, curvature, noise = _read(statistic, release, statistic.leaves, 1.0)
-    weight = np.maximum(curvature, 0.0) + max(statistic.how.smoothing * statistic.scales[1], 1e-9)
+    weight = np.maximum(curvature, 0.0) + _smooth(statistic)
     value = np.where(curvature > _LEAF_CLEAR * noise, -gradient / weight, 0.0)
     return np.clip(value, -_LARGEST_LEAF, _LARGEST_LEAF)
 
@@ -116,7 +116,7 @@ def _splits(statistic: Boosting, release: Released, level: int) -> tuple[Codes, 
     width = sum(statistic.bins)
     nodes = 2**level
     gradient, curvature, noise = _read(statistic, release, nodes * width, sqrt(len(statistic.columns)))
-    gradient, curvature = gradient.reshape(nodes, width), curvature.reshape(nodes, width)
+    gradient, curvature = (part.reshape(nodes, width, statistic.outputs) for part in (gradient, curvature))
     codes = np.full(nodes, NO_SPLIT, dtype=np.int64)
     gained = []
     for node in range(nodes):
@@ -127,25 +127,36 @@ def _splits(statistic: Boosting, release: Released, level: int) -> tuple[Codes, 
 
 
 def _best(statistic: Boosting, gradient: Floats, curvature: Floats, noise: float) -> tuple[float, int]:
-    """Return the largest gain of any split of a node, and the split; NO_SPLIT where the noise hides all of them."""
+    """Return the largest gain of any split of a node, and the split; NO_SPLIT where the noise hides all of them.
+
+    `gradient` and `curvature` are (bins of all columns, outputs); gains of outputs add up.
+    """
     # Every column's bins sum to the node's total: their mean is the least noisy.
-    all_g, all_h = gradient.sum() / len(statistic.columns), curvature.sum() / len(statistic.columns)
-    smooth = max(statistic.how.smoothing * statistic.scales[1], 1e-9)
-    whole = all_g**2 / (max(all_h, 0.0) + smooth)
+    all_g, all_h = (part.sum(axis=0) / len(statistic.columns) for part in (gradient, curvature))
+    smooth = _smooth(statistic)
+
+    def gain_of(g: Floats, h: Floats) -> Floats:
+        total: Floats = (g**2 / (np.maximum(h, 0.0) + smooth)).sum(axis=-1)
+        return total
+
+    whole = gain_of(all_g, all_h)
     best, code = 0.0, NO_SPLIT
     for column, (start, bins) in enumerate(zip(statistic.offsets, statistic.bins, strict=True)):
         g, h = gradient[start : start + bins], curvature[start : start + bins]
         if statistic.categorical[column]:
             right_g, right_h, parts = g, h, np.ones(bins)
         else:  # above each cut but the last
-            right_g, right_h = np.cumsum(g[::-1])[::-1][1:], np.cumsum(h[::-1])[::-1][1:]
+            right_g, right_h = (np.cumsum(part[::-1], axis=0)[::-1][1:] for part in (g, h))
             parts = np.arange(bins - 1.0, 0.0, -1.0)
         left_g, left_h = all_g - right_g, all_h - right_h
-        clear = np.maximum(_CLEAR * noise * np.sqrt(parts), 1e-6)
-        sound = (left_h > clear) & (right_h > clear)
-        gain = right_g**2 / (np.maximum(right_h, 0.0) + smooth) + left_g**2 / (np.maximum(left_h, 0.0) + smooth) - whole
-        gain = np.where(sound, gain, 0.0)
+        clear = np.maximum(_CLEAR * noise * np.sqrt(parts * statistic.outputs), 1e-6)
+        sound = (left_h.sum(axis=1) > clear) & (right_h.sum(axis=1) > clear)
+        gain = np.where(sound, gain_of(right_g, right_h) + gain_of(left_g, left_h) - whole, 0.0)
         at = int(np.argmax(gain))
         if gain[at] > best:
             best, code = float(gain[at]), column * CODES + at
     return best, code
+
+
+def _smooth(statistic: Boosting) -> float:
+    return max(statistic.how.smoothing * statistic.largest_curvature, 1e-9)

@@ -269,10 +269,9 @@ def _check_label(job: Job, dataset: Dataset) -> None:
     if job.model in DESCENDING:
         return  # a number or a category
     if job.model == "boosting":
-        if isinstance(label.kind, Categorical) and len(label.kind.keys) != 2:
+        if isinstance(label.kind, Categorical) and len(label.kind.keys) < 2:
             raise QueryError(
-                f"boosting predicts a number or one of 2 categories; {job.label!r} has {len(label.kind.keys)}",
-                hint="multinomial and mlp predict one of many",
+                f"{job.label!r} has one category: there is nothing to predict", hint="choose another label"
             )
         return
     _check_regression(job, label)

@@ -74,7 +74,8 @@ def jobs(draw: st.DrawFn) -> Job:
                 count=draw(st.integers(1, 4)), depth=draw(st.integers(1, 3)), bins=draw(st.integers(2, 9)),
                 splits=draw(st.sampled_from(SPLITS)), seed=draw(st.integers(0, 9)),
             )  # fmt: skip
-            label = draw(st.sampled_from(["t", "d"]))
+            label = draw(st.sampled_from(["t", "d", "c"]))
+            plain = tuple(term for term in plain if term != (label,)) or (("a",),)
             return make_job(
                 DATASET, model, label, plain, trees=grown, **(more | {"ridge": 0.0, "rounds": grown.rounds})
             )
