@@ -32,6 +32,8 @@ class QueryCost:
             found.append(f"A budget of epsilon {self.budget:g} allows {self.queries:,} of them.")
             found.append(
                 "Costs add up as rho, and epsilon grows about with its root: ask once for what you need, not twice."
+                if self.delta > 0
+                else "Without a delta, costs add up as epsilon: ask once for what you need, not twice."
             )
         return found
 
@@ -95,7 +97,7 @@ def of_query(*, delta: float, epsilon: float | None, rho: float | None, budget: 
         raise BudgetError("rho must be between 1e-9 and 100")
     else:
         rho_nano = round(rho * NANO)
-    step = Curve.from_rho_nano(rho_nano)
+    step = Curve.of_statistic(rho_nano, delta)
     times = None if budget is None else _times(Budget(budget, delta), step)
     return QueryCost(rho_to_epsilon(rho_nano / NANO, delta), delta, rho_nano / NANO, budget, times)
 
@@ -109,6 +111,8 @@ def of_job(
     """
     if (epsilon is None) == (multiplier is None):
         raise BudgetError("give a job's --noise to learn its epsilon, or its --epsilon to learn the noise")
+    if delta == 0:
+        raise BudgetError("the noise of training needs a delta", hint="as in --delta 1e-6")
     if rounds < 1:
         raise BudgetError("a job has at least one round")
     if multiplier is None:

@@ -55,7 +55,7 @@ def dry_run(
             source = open_source(DatasetConfig(path=str(file), format="csv"), plan.published)
             sums = source.aggregate(plan, random.bytes(32))
             source.close()
-            total += (sums << noise.refine_bits) + share(plan.length, noise.share_variance)
+            total += (sums << noise.refine_bits) + share(plan.length, noise.share_variance, noise.scale)
     return Result(
         table=estimate(plan, total, noise, institutions),
         dataset=plan.dataset.name,

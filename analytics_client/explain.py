@@ -62,8 +62,12 @@ class Explanation:
 
     @property
     def sensitivity(self) -> float:
-        """Most that one person can move the released vector, as a Euclidean distance in units of one row."""
-        return sqrt(self.plan.delta_squared) / 2.0**self.plan.scale_bits
+        """Most that one person can move the released vector, as a Euclidean distance in units of one row.
+
+        For a dataset without a delta, the sum of what it moves every number by.
+        """
+        moved = self.plan.delta_one if self.noise.pure else sqrt(self.plan.delta_squared)
+        return moved / 2.0**self.plan.scale_bits
 
     @property
     def noise_per_institution(self) -> float:
@@ -155,10 +159,11 @@ class Explanation:
             yield "withholds", f"groups and bins whose noisy count of persons is below {least:,}, as the dataset says"
         yield (
             "sensitivity",
-            f"{self.sensitivity:.6g}: how far one person, with up to {rows} {_plural('row', rows)}, moves them",
+            f"{self.sensitivity:.6g}: how far one person, with up to {rows} {_plural('row', rows)}, moves them"
+            + (" in all" if self.noise.pure else ""),
         )
         yield (
-            "noise",
+            "Laplace noise" if self.noise.pure else "noise",
             f"standard deviation {self.noise_total:.4g} in each, when all answer"
             + (f", {self.noise_fewest:.4g} when only {self.threshold} do" if spare else "")
             + f"; a trusted curator adds {curator:.4g}",
@@ -197,6 +202,7 @@ class Explanation:
             "refine_bits": self.noise.refine_bits,
             "rows_per_person": self.plan.rows_per_person,
             "delta_squared": str(self.plan.delta_squared),
+            "delta_one": str(self.plan.delta_one),
             "sensitivity": self.sensitivity,
             "noise": {
                 "per_institution": self.noise_per_institution,

@@ -8,7 +8,7 @@ Writes benchmarks/results/noise.json, keyed by sigma where not said otherwise:
     over_opendp_by_sigma   every ratio
     first_draw_ms          building the tables of a variance that was never drawn before: paid once for each
     numeric_samples_per_s  one number: at sigma 2^44, the width that sums of numeric columns reach
-    laplace_samples_per_s  the exact discrete Laplace, keyed by scale
+    laplace_samples_per_s  exact quarters of discrete Laplace, keyed by scale
     share_ms               a whole share, keyed by length: the longest that OpenDP draws, and one coordinate more
 """
 
@@ -24,8 +24,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from analytics_client.agent import noise
-from analytics_client.agent.noise import laplace
-from trust.noise import gaussian, table
+from trust.noise import gaussian, laplace, table
 from trust.noise.stream import Stream
 
 SIGMAS = [1, 10, 100, 1000, 1_000_000]
@@ -78,7 +77,9 @@ def main() -> None:
         "first_draw_ms": {str(sigma): first_draw(sigma) for sigma in SIGMAS},
         "numeric_samples_per_s": round(fast(1 << 44)),
         "laplace_samples_per_s": {
-            str(scale): round(10**6 / seconds(lambda t=scale: laplace.draw(10**6, Fraction(t), Stream.fresh())))
+            str(scale): round(
+                10**6 / seconds(lambda t=scale: laplace.draw(10**6, Fraction(t), Fraction(1, 4), Stream.fresh()))
+            )
             for scale in (1, 1000, 1 << 44)
         },
         "share_ms": {

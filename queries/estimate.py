@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from math import erfc, prod, sqrt
+from math import erfc, log, prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,8 @@ from queries.withheld import few, in_rows
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
+LAPLACE_95 = log(20) / sqrt(2)
+"""Standard deviations within which a Laplace variable is with probability 95%; a sum of several is oftener."""
 _SURE = 6.0  # standard deviations that noise never exceeds, for bounds that must not cut an interval short
 Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[Floats, Floats, Floats]  # value, low, high
@@ -160,7 +162,7 @@ def estimate(plan: Plan, sums: Sequence[int] | NDArray[np.int64], shape: NoiseSh
     if lattice.shape != (plan.length,):
         raise QueryError(f"this query has {plan.length:,} sums, not {lattice.size:,}")
     cells, noise = in_rows(plan, lattice, shape), _noise(plan, shape, survivors)
-    outputs = tuple(_output(named, plan, cells, noise) for named in plan.query.aggregates)
+    outputs = tuple(_output(named, plan, cells, noise, pure=shape.pure) for named in plan.query.aggregates)
     if plan.dataset.smallest_count:
         pairs = zip(outputs, plan.query.aggregates, strict=True)
         outputs = tuple(_shown(output, named.aggregate, plan, cells) for output, named in pairs)
@@ -180,7 +182,7 @@ def expected_widths(
     noise = _noise(plan, shape, survivors)
     widths = []
     for named in plan.query.aggregates:
-        output = _output(named, plan, cell, noise)
+        output = _output(named, plan, cell, noise, pure=shape.pure)
         halves = (output.high - output.low).reshape(-1) / 2
         exact = isinstance(named.aggregate, ir.Count | ir.Persons | ir.Sum | ir.Histogram)
         if not isinstance(named.aggregate, ir.Model) or not output.bins:
@@ -236,31 +238,35 @@ def _long(keys: tuple[str, ...], cells: tuple[tuple[str, ...], ...], output: Out
 
 
 def _output(  # noqa: PLR0911 -- one return a kind
-    named: ir.NamedAggregate, plan: Plan, cells: Floats, noise: Floats
+    named: ir.NamedAggregate, plan: Plan, cells: Floats, noise: Floats, *, pure: bool
 ) -> Output:
-    """Return one output of all cells; `cells` has a column a slot, `noise` is each slot's variance in the same unit."""
+    """Return one output of all cells; `cells` has a column a slot, `noise` is each slot's variance in the same unit.
+
+    `pure` noise is of the Laplace kind, whose intervals are those of Gaussian noise that is as much wider.
+    """
     aggregate, name, dataset = named.aggregate, named.name, plan.dataset
     if isinstance(aggregate, ir.Model):
         return _model(named.name, aggregate, plan, cells, noise)
     columns = [plan.positions[slot] for slot in slots_of(aggregate, dataset, plan.histograms)]
     sums, noise = cells[:, columns], noise[columns]
+    wider = LAPLACE_95 / Z95 if pure else 1.0
     if isinstance(aggregate, ir.Histogram):
-        return _normal(name, sums, noise, bins_of(aggregate, dataset))
+        return _normal(name, sums, noise, wider, bins_of(aggregate, dataset))
     if isinstance(aggregate, ir.Count | ir.Persons):
-        return _normal(name, sums[:, 0], noise[0])
+        return _normal(name, sums[:, 0], noise[0], wider)
     if isinstance(aggregate, ir.Quantile):
-        return _ratio(name, *_quantile(aggregate, dataset, sums, noise))
+        return _ratio(name, *_quantile(aggregate, dataset, sums, noise, pure=pure))
     if isinstance(aggregate, ir.Skewness | ir.Kurtosis):
         moment = shapes.skewness if isinstance(aggregate, ir.Skewness) else shapes.kurtosis
-        return _ratio(name, *moment(sums, noise))
+        return _ratio(name, *moment(sums, wider**2 * noise))
     mid, half = centre(dataset.numeric(aggregate.column))
     if isinstance(aggregate, ir.Sum):
         parts = np.array([half]) if len(columns) == 1 else np.array([mid, half])  # mid is 0 where nothing was counted
-        return _normal(name, sums @ parts, parts**2 @ noise)
+        return _normal(name, sums @ parts, parts**2 @ noise, wider)
     if isinstance(aggregate, ir.Mean):
-        value, low, high = _mean(sums, noise)
+        value, low, high = _mean(sums, wider**2 * noise)
         return _ratio(name, mid + half * value, mid + half * low, mid + half * high)
-    value, low, high = _variance(sums, noise, ddof=aggregate.ddof)
+    value, low, high = _variance(sums, noise, wider**2 * noise, ddof=aggregate.ddof)
     if isinstance(aggregate, ir.Stddev):
         value, low, high, unit = np.sqrt(value), np.sqrt(low), np.sqrt(high), half
     else:
@@ -282,17 +288,18 @@ def _model(name: str, node: ir.Model, plan: Plan, cells: Floats, noise: Floats) 
     return Output(name, value, error, low, high, bins, shares)
 
 
-def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, noise: Floats) -> Interval:
+def _quantile(node: ir.Quantile, dataset: Dataset, counts: Floats, noise: Floats, *, pure: bool) -> Interval:
     tree = tree_of(dataset.numeric(node.column))
     ends = np.cumsum([len(edges) - 1 for edges in tree.levels])
     levels = np.split(counts, ends[:-1], axis=1)
-    return quantiles.quantile(quantiles.cumulative(tree, levels, noise[ends - 1].tolist()), node.q)
+    return quantiles.quantile(quantiles.cumulative(tree, levels, noise[ends - 1].tolist(), pure=pure), node.q)
 
 
-def _normal(name: str, value: Floats, variance: Floats | float, bins: tuple[Bin, ...] = ()) -> Output:
+def _normal(name: str, value: Floats, variance: Floats | float, wider: float, bins: tuple[Bin, ...] = ()) -> Output:
     """Return an output that is a linear combination of sums."""
     error = np.full_like(value, np.sqrt(variance))
-    return Output(name, value, error, value - Z95 * error, value + Z95 * error, bins)
+    reach = wider * Z95 * error
+    return Output(name, value, error, value - reach, value + reach, bins)
 
 
 def _ratio(name: str, value: Floats, low: Floats, high: Floats) -> Output:
@@ -315,23 +322,25 @@ def _mean(sums: Floats, noise: Floats) -> Interval:
     return _within(interval, known, (-1.0, 1.0))
 
 
-def _variance(sums: Floats, noise: Floats, *, ddof: int) -> Interval:
+def _variance(sums: Floats, noise: Floats, wide: Floats, *, ddof: int) -> Interval:
     """Return the variance of u from its count, sum and sum of squares, (cells, 3), by `forms.solve`.
 
     With exact sums n, s, q it is t = (q n - s s) / (n n - ddof n). `above - t below` has mean 0 at the true t, and an
-    unbiased estimate of its variance is flat - 2 t tilt + t t steep.
+    unbiased estimate of its variance is flat - 2 t tilt + t t steep, for Gaussian noise. `wide` is the variance that
+    intervals are made for.
     """
     count, linear, square = sums.T
     of_count, of_linear, of_square = noise
+    wide_count, wide_linear, wide_square = wide
     above = square * count - linear * linear + of_linear
     below = count * count - of_count - ddof * count
     slope = 2 * count - ddof
-    steep = of_count * (slope * slope - 2 * of_count)
-    flat = of_square * count * count + of_count * square * square + 4 * of_linear * linear * linear
-    flat -= of_count * of_square + 2 * of_linear * of_linear
-    found = solve(above, below, flat, of_count * square * slope, steep)
+    steep = wide_count * (slope * slope - 2 * of_count)
+    flat = wide_square * count * count + wide_count * square * square + 4 * wide_linear * linear * linear
+    flat -= wide_count * of_square + 2 * wide_linear * of_linear
+    found = solve(above, below, flat, wide_count * square * slope, steep)
     known = found.known & (count > 0)
-    fewest = np.maximum(count - _SURE * np.sqrt(of_count), ddof + 1.0)
+    fewest = np.maximum(count - _SURE * np.sqrt(wide_count), ddof + 1.0)
     most = fewest / (fewest - ddof)  # the variance of u when half of so few rows are at each bound
     value = np.where(below > 0, above / np.where(below > 0, below, 1.0), most / 2)
     low, high = (np.where(known, side, 0.0) for side in (found.low, found.high))

@@ -15,6 +15,7 @@ from itertools import pairwise, product
 from math import isqrt, log, pi
 
 from queries import expressions, ir, models
+from queries.accounting import NANO, pure_epsilon_nano
 from queries.errors import QueryError
 from queries.limits import MAX_AGGREGATES
 from queries.quantiles import tree_of
@@ -22,7 +23,6 @@ from queries.resolve import resolve
 from queries.schema import Dataset, Numeric
 from queries.slots import Joint, Slot, Term, kin_of, slot_of
 
-NANO = 1_000_000_000
 MAX_RHO_NANO = 100 * NANO
 """Largest cost of one query: rho = 100 is no privacy at all, so more is a slip of the keyboard."""
 MIN_SHARE_VARIANCE = 16
@@ -36,6 +36,8 @@ MOST_DRAWS = 1 << 22
 """Of layers, by all institutions together: about a tenth of a second for whoever takes them off."""
 LOG_TAU = -60 * log(10)
 """Largest tolerated natural logarithm of tau, what a sum of discrete Gaussians costs beyond a continuous one."""
+LEAST_SCALE = 64
+"""Lattice steps of the narrowest discrete Laplace: its variance is 2 scale^2 less 1/6, so 2 scale^2 to five digits."""
 _RING = 1 << 62  # signed 64-bit sums, with one bit to spare
 _ROOM = 1 << 61  # what the unrefined sums may use of it; the rest is for the noise
 _MAX_SCALE = 40
@@ -49,6 +51,9 @@ class NoiseShape:
     Each institution draws discrete Gaussians of `share_variance` in all for every coordinate, enough for the fewest
     that a round needs. Part of it is in layers: layer i of variance `layers[i]` is taken off again where at least
     `rungs[i]` institutions survive, which is a rising sequence. `central_variance` is what a trusted curator would add.
+
+    With a `scale`, for a dataset without a delta, the curator's noise is discrete Laplace of this scale, of variance
+    2 scale^2, and what institutions draw are parts of it that add up (docs/noise.md), in proportion to the variances.
     """
 
     refine_bits: int
@@ -56,6 +61,16 @@ class NoiseShape:
     central_variance: Fraction
     rungs: tuple[int, ...] = ()
     layers: tuple[Fraction, ...] = ()
+    scale: Fraction | None = None
+
+    @property
+    def pure(self) -> bool:
+        """Whether this is noise of a dataset without a delta."""
+        return self.scale is not None
+
+    def part(self, variance: Fraction) -> Fraction:
+        """Return which part of a trusted curator's noise this variance is."""
+        return variance / self.central_variance
 
     @property
     def base_variance(self) -> Fraction:
@@ -89,6 +104,7 @@ class Plan:
     scale_bits: int
     rows_per_person: int
     delta_squared: int
+    delta_one: int
 
     @property
     def published(self) -> Dataset:
@@ -126,8 +142,10 @@ class Plan:
 
     def noise(self, rho_nano: int, *, threshold: int, colluders: int, invited: int) -> NoiseShape:
         """Return the noise of a release that costs rho_nano / 10^9. Raise as `noise_shape`."""
-        return noise_shape(
-            self.delta_squared,
+        pure = self.dataset.delta == 0
+        shape, sensitivity = (pure_shape, self.delta_one) if pure else (noise_shape, self.delta_squared)
+        return shape(
+            sensitivity,
             self.largest_sum,
             rho_nano,
             threshold=threshold,
@@ -154,6 +172,56 @@ def noise_shape(
     carry sigma^2 = delta^2 / (2 rho). Raise QueryError where the cost or the cohort is impossible, or where sum and
     noise could leave the 64-bit ring.
     """
+    _check_request(rho_nano, threshold, colluders, invited)
+    unrefined = Fraction(delta_squared * NANO, 2 * rho_nano)
+    rungs = rungs_of(threshold, invited, length)
+    whole, parts = _shares(threshold, rungs, colluders)
+    smallest = min(whole - sum(parts), *parts) if parts else whole
+    bits = 0
+    while unrefined * smallest * 4**bits < MIN_SHARE_VARIANCE:
+        bits += 1
+    sigma_squared = unrefined * 4**bits
+    layers = tuple(sigma_squared * part for part in parts)
+    shape = NoiseShape(bits, sigma_squared * whole, sigma_squared, rungs, layers)
+    if log_tau(sigma_squared * smallest, invited * (1 + len(layers))) > LOG_TAU:
+        raise QueryError(
+            f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
+        )
+    deviation = isqrt(int(shape.total_variance(invited))) + 1
+    _check_ring((largest_sum << bits) + 40 * deviation)
+    return shape
+
+
+def pure_shape(
+    delta_one: int,
+    largest_sum: int,
+    rho_nano: int,
+    *,
+    threshold: int,
+    colluders: int,
+    invited: int,
+    length: int,
+) -> NoiseShape:
+    """Return the noise that gives pure epsilon = sqrt(2 rho), without a delta; otherwise as `noise_shape`.
+
+    `delta_one` is the L1 sensitivity in unrefined steps. Whatever a round of u survivors takes off, the parts of any
+    `u - colluders` of them add up to a whole discrete Laplace of scale delta_one / epsilon, exactly.
+    """
+    _check_request(rho_nano, threshold, colluders, invited)
+    scale = Fraction(delta_one * NANO, pure_epsilon_nano(rho_nano))
+    rungs = rungs_of(threshold, invited, length)
+    whole, parts = _shares(threshold, rungs, colluders)
+    bits = 0
+    while scale < LEAST_SCALE:
+        bits, scale = bits + 1, 2 * scale
+    variance = 2 * scale**2
+    # (4/3)^r e^(-x / 2t) bounds the tail of r parts: beyond (300 + r) t it is below e^-150
+    _check_ring((largest_sum << bits) + int((300 + invited * whole) * scale))
+    layers = tuple(variance * part for part in parts)
+    return NoiseShape(bits, variance * whole, variance, rungs, layers, scale)
+
+
+def _check_request(rho_nano: int, threshold: int, colluders: int, invited: int) -> None:
     if not 1 <= rho_nano <= MAX_RHO_NANO:
         raise QueryError(
             f"a query costs rho between {1 / NANO:g} and {MAX_RHO_NANO // NANO}",
@@ -164,28 +232,20 @@ def noise_shape(
             f"threshold {threshold} is impossible for {invited} institutions of which {colluders} may collude",
             hint="2 threshold must exceed institutions + colluders",
         )
-    unrefined = Fraction(delta_squared * NANO, 2 * rho_nano)
-    rungs = rungs_of(threshold, invited, length)
+
+
+def _shares(threshold: int, rungs: tuple[int, ...], colluders: int) -> tuple[Fraction, list[Fraction]]:
+    """Return an institution's share of the curator's noise, and which parts of it are layers."""
     steps = [Fraction(1, survivors - colluders) for survivors in (threshold, *rungs)]
-    parts = [above - below for above, below in pairwise(steps)]
-    smallest = min(steps[-1], *parts) if parts else steps[-1]
-    bits = 0
-    while unrefined * smallest * 4**bits < MIN_SHARE_VARIANCE:
-        bits += 1
-    sigma_squared = unrefined * 4**bits
-    layers = tuple(sigma_squared * part for part in parts)
-    shape = NoiseShape(bits, sigma_squared * steps[0], sigma_squared, rungs, layers)
-    if log_tau(sigma_squared * smallest, invited * (1 + len(layers))) > LOG_TAU:
-        raise QueryError(
-            f"{invited} institutions are more than noise in shares is proved for", hint="ask fewer institutions"
-        )
-    deviation = isqrt(int(shape.total_variance(invited))) + 1
-    if (largest_sum << bits) + 40 * deviation >= _RING:
+    return steps[0], [above - below for above, below in pairwise(steps)]
+
+
+def _check_ring(largest: int) -> None:
+    if largest >= _RING:
         raise QueryError(
             "sum and noise of this query do not fit into 62 bits",
             hint="spend a larger epsilon, or limit the rows per person",
         )
-    return shape
 
 
 def rungs_of(threshold: int, invited: int, length: int) -> tuple[int, ...]:
@@ -222,6 +282,11 @@ def centre(kind: Numeric) -> tuple[float, float]:
 def make_plan(query: ir.Query, dataset: Dataset, *, most: int = MAX_AGGREGATES) -> Plan:
     """Return the plan of a query; deterministic. Raise QueryError as `resolve` does, or where sums could overflow."""
     query = resolve(query, dataset, most=most)
+    if dataset.delta == 0 and any(isinstance(named.aggregate, ir.Model) for named in query.aggregates):
+        raise QueryError(
+            f"dataset {dataset.name!r} has no delta, which the noise of tests, models and curves needs",
+            hint="ask for counts, sums, means, variances, histograms or quantiles",
+        )
     dataset = expressions.extend(dataset, query.derived)
     outputs = dict.fromkeys(named.aggregate for named in query.aggregates)
     histograms = tuple(dict.fromkeys(each for output in outputs for each in _histograms(output, dataset)))
@@ -251,6 +316,8 @@ def make_plan(query: ir.Query, dataset: Dataset, *, most: int = MAX_AGGREGATES) 
         rows_per_person=rows,
         delta_squared=_delta_squared(gains, cells=len(cells), rows=rows, places=dataset.max_institutions_per_person)
         << 2 * scale_bits,
+        delta_one=_delta_one(gains, cells=len(cells), rows=rows, places=dataset.max_institutions_per_person)
+        << scale_bits,
     )
 
 
@@ -338,6 +405,13 @@ def _delta_squared(gains: Mapping[Slot, int], *, cells: int, rows: int, places: 
     persons = sum(gain**2 for slot, gain in gains.items() if slot.kind == "persons")
     spread = min(rows, cells)
     return places**2 * max(((rows - c + 1) ** 2 + c - 1) * by_rows + c * persons for c in (1, spread))
+
+
+def _delta_one(gains: Mapping[Slot, int], *, cells: int, rows: int, places: int) -> int:
+    """Return the L1 sensitivity in units of one row's step: rows add up wherever they are, persons in every cell."""
+    kin = {kin_of(slot): gain for slot, gain in gains.items() if slot.kind != "persons"}
+    persons = sum(gain for slot, gain in gains.items() if slot.kind == "persons")
+    return places * (rows * sum(kin.values()) + min(rows, cells) * persons)
 
 
 def _count(column: str | None, dataset: Dataset) -> Slot:

@@ -123,8 +123,10 @@ def validate(dataset: Dataset) -> Dataset:
         raise SchemaError(f"{where}: max_institutions_per_person must be between 1 and 1000")
     if not 1 <= dataset.max_persons <= MAX_PERSONS:
         raise SchemaError(f"{where}: max_persons must be between 1 and {MAX_PERSONS}")
-    if not 0 < dataset.delta <= 1e-3:
-        raise SchemaError(f"{where}: delta must be above 0 and at most 0.001", hint="well below 1 / number of persons")
+    if not 0 <= dataset.delta <= 1e-3:
+        raise SchemaError(
+            f"{where}: delta must be at most 0.001, and 0 for none at all", hint="well below 1 / number of persons"
+        )
     if not 0 <= dataset.smallest_count <= MAX_SMALLEST_COUNT:
         raise SchemaError(f"{where}: smallest_count must be between 0 and {MAX_SMALLEST_COUNT:,}")
     if dataset.privacy_unit == "" and dataset.max_rows != 1:

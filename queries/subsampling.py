@@ -64,6 +64,8 @@ def smallest_multiplier(epsilon: float, delta: float, *, rate: float, rounds: in
 
     `discrete`: by `sampled_zcdp`, as agents charge; else by `sampled_gaussian`. Raise BudgetError where none does.
     """
+    if delta == 0:
+        raise BudgetError("the noise of training needs a delta", hint="no multiplier gives epsilon without one")
     if rounds < 1:
         raise BudgetError("a job has at least one round")
     if not (isfinite(epsilon) and epsilon > 0):

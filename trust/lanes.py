@@ -27,6 +27,7 @@ def lanes_of(plan: AnyPlan, noise: NoiseShape, institutions: int) -> Lanes:
         largest=plan.largest_sum << noise.refine_bits,
         addends=institutions,
         share_variance=noise.share_variance,
+        scale=noise.scale,
     )
 
 
@@ -39,5 +40,5 @@ def read_sums(
     vectors are long.
     """
     sums = unpack(total, lanes_of(plan, noise, institutions), plan.length)
-    layers.remove(sums, noise.layers, layer_keys)
+    layers.remove(sums, noise, layer_keys)
     return sums

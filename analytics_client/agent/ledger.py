@@ -417,6 +417,11 @@ def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, l
         spent = _spent(connection, dataset, owner)
         if not budget.admits(spent.curve, cost.curve):
             left = rho_to_epsilon(budget.left(spent.curve) / NANO, budget.delta)
+            if budget.delta == 0 and not spent.curve.pure:
+                raise BudgetError(
+                    f"dataset {dataset!r} was answered with a delta before: nothing can be promised without one now",
+                    hint="its governance can publish it under another name, or with a delta again",
+                )
             raise BudgetError(
                 f"the budget of {who} for dataset {dataset!r} does not cover this query",
                 hint=f"one query of epsilon {floor(left * 1000) / 1000:g} would still fit"

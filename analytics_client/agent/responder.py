@@ -356,8 +356,8 @@ class Responder:
         sums = ask()
         if np.abs(sums).max() > plan.largest_sum:  # the lanes rest on it
             raise DataError("a sum here is larger than the schema allows for", hint="compare max_persons with the data")
-        sums = (sums << noise.refine_bits) + share(plan.length, noise.base_variance)
-        return pack(sums + layers.draw(plan.length, noise.layers, keys), lanes)
+        sums = (sums << noise.refine_bits) + share(plan.length, noise.base_variance, noise.scale)
+        return pack(sums + layers.draw(plan.length, noise, keys), lanes)
 
     # --- the round -----------------------------------------------------------------------------------------------
 

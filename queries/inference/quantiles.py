@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -35,6 +36,14 @@ class Cumulative:
     rest: Floats
     total_variance: float
     noise: float
+    pure: bool
+
+    def reach(self, missed: float) -> float:
+        """Return how many standard deviations noise exceeds, on one side, with this probability at most.
+
+        Sums of independent noise of the Laplace kind exceed so many no oftener than a single one.
+        """
+        return -log(2 * missed) / sqrt(2) if self.pure else NormalDist().inv_cdf(1 - missed)
 
     def deviation(self, q: float) -> Floats:
         """Return the standard deviation of `below - q total`, (leaves + 1,)."""
@@ -42,10 +51,11 @@ class Cumulative:
         return np.asarray(np.sqrt(self.noise * np.maximum(variance, 0.0)))
 
 
-def cumulative(tree: Tree, levels: Sequence[Floats], noise: Sequence[float]) -> Cumulative:
+def cumulative(tree: Tree, levels: Sequence[Floats], noise: Sequence[float], *, pure: bool = False) -> Cumulative:
     """Return the consistent cumulative counts of every cell.
 
-    `levels` are the noisy counts of the tree's levels, (cells, nodes) each; `noise` is the variance in each level's.
+    `levels` are the noisy counts of the tree's levels, (cells, nodes) each; `noise` is the variance in each level's,
+    of the Laplace kind where `pure`.
     """
     depth = len(levels)
     unit = noise[-1]  # the leaves'; all variances below are in units of it
@@ -67,7 +77,7 @@ def cumulative(tree: Tree, levels: Sequence[Floats], noise: Sequence[float]) -> 
         parent = np.arange(own[level].size) // tree.branches
         final = subtree[level] + (own[level] / variance[parent]) * (final - total)[:, parent]
     below = np.concatenate([np.zeros((final.shape[0], 1)), np.cumsum(final, axis=1)], axis=1)
-    return Cumulative(tree, below, *_variances(tree, own), float(unit))
+    return Cumulative(tree, below, *_variances(tree, own), float(unit), pure)
 
 
 def _variances(tree: Tree, own: Sequence[Floats]) -> tuple[Floats, Floats, float]:
@@ -104,7 +114,7 @@ def quantile(counts: Cumulative, q: float) -> tuple[Floats, Floats, Floats]:
     # A monotone curve through counts that noise made waver: half way between its envelopes.
     envelope = np.maximum.accumulate(below, axis=1) + np.minimum.accumulate(below[:, ::-1], axis=1)[:, ::-1]
     monotone = envelope / 2
-    spread, excess = NormalDist().inv_cdf(1 - _MISSED) * counts.deviation(q), below - q * total
+    spread, excess = counts.reach(_MISSED) * counts.deviation(q), below - q * total
     leaves = starts.size
     least, most = _window(counts, excess, q)
     fits = excess[:, 1:] >= -spread[1:] - q - _ROUNDING
@@ -136,7 +146,7 @@ def _window(counts: Cumulative, excess: Floats, q: float) -> tuple[NDArray[np.in
     edges = np.searchsorted(counts.tree.levels[-1], coarse[1:-1])
     if edges.size == 0:
         return np.zeros(len(excess), np.intp), np.full(len(excess), excess.shape[1] - 1, np.intp)
-    reach = NormalDist().inv_cdf(1 - _SHUT_OUT / edges.size) * counts.deviation(q)[edges] + _ROUNDING
+    reach = counts.reach(_SHUT_OUT / edges.size) * counts.deviation(q)[edges] + _ROUNDING
     beyond = excess[:, edges] + q < -reach
     least = np.where(beyond.any(axis=1), edges[edges.size - 1 - beyond[:, ::-1].argmax(axis=1)], 0)
     short = excess[:, edges] - (1 - q) > reach

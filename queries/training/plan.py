@@ -186,6 +186,11 @@ def make_job_plan(job: Job, dataset: Dataset, rho_nano: int) -> JobPlan:
     Raise QueryError as `resolve_job` does, or where a round would be too long, the cost too small to divide, or, for
     training by gradients, not the one that its noise stands for (`stated_rho_nano`).
     """
+    if dataset.delta == 0:
+        raise QueryError(
+            f"dataset {dataset.name!r} has no delta, which the noise of training and evaluation needs",
+            hint="ask it for statistics, or ask its governance to publish it with a delta",
+        )
     job = resolve_job(job, dataset)
     selection = make_plan(job.selection, dataset, most=MAX_FEATURES)
     statistic = make_statistic(job, dataset)

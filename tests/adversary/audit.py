@@ -26,14 +26,14 @@ from analytics_client.agent.noise import share
 from queries import ir
 from queries.accounting import NANO, rho_to_epsilon
 from queries.plan import NoiseShape, Plan, make_plan
-from queries.schema import from_toml
+from queries.schema import Dataset, from_toml
 from trust.noise import layers
 from trust.secagg import default_threshold
 from trust.secagg.rehearsal import Consortium, Rehearsal
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Share = Callable[[int, Fraction], Integers]
+Share = Callable[[int, Fraction, Fraction | None], Integers]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class Setting:
     colluders: int = 1
     survivors: int | None = None
     """How many upload; as few as can be, where None."""
+    pure: bool = False
+    """Whether the dataset has no delta."""
     too_many: int = 0
     """A bug to plant: so many layers of noise are taken off beyond those that the survivors allow."""
 
@@ -108,9 +110,13 @@ class Setting:
         """t: how few survivors a release may have."""
         return default_threshold(self.institutions)
 
+    def dataset(self) -> Dataset:
+        """The description of what is counted."""
+        return from_toml(_SCHEMA.format(delta="0" if self.pure else "1e-6"))
+
     def plan(self) -> Plan:
         """The plan of one count."""
-        return make_plan(ir.Query("audited", (ir.NamedAggregate("n", ir.Count()),)), from_toml(_SCHEMA))
+        return make_plan(ir.Query("audited", (ir.NamedAggregate("n", ir.Count()),)), self.dataset())
 
     def noise(self) -> NoiseShape:
         """The noise of its cost."""
@@ -123,6 +129,7 @@ _SCHEMA = """
 name = "audited"
 privacy_unit = "id"
 max_persons = 1000
+delta = {delta}
 [columns.age]
 type = "integer"
 lower = 0
@@ -143,14 +150,14 @@ def releases(setting: Setting, count: int, *, person: bool, draw: Share = share,
     vectors = {}
     for name in names:
         keys = rehearsal.layer_keys.get(name, ())
-        vectors[name] = draw(count, noise.base_variance) + layers.draw(count, noise.layers, keys)
+        vectors[name] = draw(count, noise.base_variance, noise.scale) + layers.draw(count, noise, keys)
     vectors[names[0]] += shift
     total = _through_the_protocol(rehearsal, vectors)
     opened = len(rehearsal.coordinator.layer_keys[0]) + setting.too_many
-    layers.remove(total, noise.layers, [rehearsal.layer_keys.get(name, ())[:opened] for name in names])
+    layers.remove(total, noise, [rehearsal.layer_keys.get(name, ())[:opened] for name in names])
     left = total.astype(np.float64)
     for name in names[setting.alive - setting.colluders :]:
-        taken_off = layers.draw(count, noise.layers, rehearsal.layer_keys.get(name, ())[:opened])
+        taken_off = layers.draw(count, noise, rehearsal.layer_keys.get(name, ())[:opened])
         known = (vectors[name] - taken_off).astype(np.float64)
         left -= known
         # It also looks whether its noise predicts that of others, as it would if keys were shared.
@@ -186,10 +193,10 @@ def forgetful() -> Share:
     """A share function whose first caller of every release adds nothing: one noise share of three is missing."""
     calls = 0
 
-    def draw(length: int, variance: Fraction) -> Integers:
+    def draw(length: int, variance: Fraction, scale: Fraction | None) -> Integers:
         nonlocal calls
         calls += 1
-        return np.zeros(length, dtype=np.int64) if calls == 1 else share(length, variance)
+        return np.zeros(length, dtype=np.int64) if calls == 1 else share(length, variance, scale)
 
     return draw
 
@@ -197,8 +204,8 @@ def forgetful() -> Share:
 def averaged(times: int = 2) -> Share:
     """A share function that is asked again for the same release, so that the mean of the answers can be taken."""
 
-    def draw(length: int, variance: Fraction) -> Integers:
-        total = sum(share(length, variance) for _ in range(times))
+    def draw(length: int, variance: Fraction, scale: Fraction | None) -> Integers:
+        total = sum(share(length, variance, scale) for _ in range(times))
         return np.asarray(total // times, dtype=np.int64)
 
     return draw
@@ -208,9 +215,9 @@ def one_key() -> Share:
     """A share function whose key is the same at every institution, the colluding ones included."""
     kept: list[Integers] = []
 
-    def draw(length: int, variance: Fraction) -> Integers:
+    def draw(length: int, variance: Fraction, scale: Fraction | None) -> Integers:
         if not kept:
-            kept.append(share(length, variance))
+            kept.append(share(length, variance, scale))
         return kept[0]
 
     return draw
@@ -219,7 +226,7 @@ def one_key() -> Share:
 def clamping() -> Share:
     """A share function that clamps what an institution without patients would send at zero."""
 
-    def draw(length: int, variance: Fraction) -> Integers:
-        return np.maximum(share(length, variance), 0)
+    def draw(length: int, variance: Fraction, scale: Fraction | None) -> Integers:
+        return np.maximum(share(length, variance, scale), 0)
 
     return draw

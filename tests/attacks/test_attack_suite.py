@@ -72,8 +72,8 @@ def test_without_noise_every_patient_is_recovered_one_by_one(
 def test_noise_that_does_not_reach_the_last_bits_gives_the_exact_sum_away(
     running: Consortium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def coarse(length: int, variance: Fraction) -> NDArray[np.int64]:
-        return (share(length, variance) >> 30) << 30
+    def coarse(length: int, variance: Fraction, scale: Fraction | None) -> NDArray[np.int64]:
+        return (share(length, variance, scale) >> 30) << 30
 
     monkeypatch.setattr(responder, "share", coarse)
     outcome = suite.low_bits(Field(running, monkeypatch, trials=20))

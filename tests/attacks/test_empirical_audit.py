@@ -35,6 +35,36 @@ def test_released_values_prove_no_more_than_their_cost(setting: Setting) -> None
     assert not event_audit(without, present, setting.rho, DELTA).violated
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(0.5, pure=True),
+        Setting(0.5, survivors=5, pure=True),
+        Setting(0.5, institutions=10, colluders=2, survivors=9, pure=True),
+    ],
+)
+def test_without_a_delta_no_event_is_more_than_epsilon_likelier(setting: Setting) -> None:
+    """Epsilon is 1 at rho 0.5, and a tail shows very nearly all of it."""
+    without, present = (releases(setting, MANY, person=p) for p in (False, True))
+    verdict = event_audit(without, present, setting.rho, 0.0)
+    assert verdict.promised == 1.0
+    assert not verdict.violated
+    assert verdict.low > 0.8
+
+
+@pytest.mark.parametrize("bug", [forgetful, one_key])
+def test_a_planted_bug_in_noise_without_a_delta_is_found(bug: object) -> None:
+    setting = Setting(0.5, pure=True)
+    without, present = (releases(setting, 2 * MANY, person=p, draw=bug()) for p in (False, True))  # type: ignore[operator]
+    assert event_audit(without, present, setting.rho, 0.0).violated
+
+
+def test_without_a_delta_a_layer_taken_off_too_many_is_found() -> None:
+    setting = Setting(0.5, institutions=10, colluders=2, survivors=7, too_many=1, pure=True)
+    without, present = (releases(setting, 2 * MANY, person=p) for p in (False, True))
+    assert event_audit(without, present, setting.rho, 0.0).violated
+
+
 @pytest.mark.parametrize("bug", [forgetful, averaged, one_key, clamping])
 def test_a_planted_bug_in_the_noise_is_found(bug: object) -> None:
     setting = Setting(0.5)

@@ -18,6 +18,6 @@ def noise_left(length: int, shape: NoiseShape, survivors: int, *, too_many: int 
     everyone = [[secrets.token_bytes(32) for _ in shape.layers] for _ in range(survivors)]
     total = np.zeros(length, dtype=np.int64)
     for keys in everyone:
-        total += share(length, shape.base_variance) + layers.draw(length, shape.layers, keys)
-    layers.remove(total, shape.layers, [keys[:opened] for keys in everyone])
+        total += share(length, shape.base_variance, shape.scale) + layers.draw(length, shape, keys)
+    layers.remove(total, shape, [keys[:opened] for keys in everyone])
     return total

@@ -23,4 +23,4 @@ def remove_noise(patch: pytest.MonkeyPatch) -> None:
     silent: Callable[..., NoiseShape] = lambda _plan, _rho_nano, **_cohort: NONE  # noqa: E731 - replaces a method
     patch.setattr(Plan, "noise", silent)
     patch.setattr(JobPlan, "noise", silent)
-    patch.setattr(responder, "share", lambda length, _variance: np.zeros(length, dtype=np.int64))
+    patch.setattr(responder, "share", lambda length, _variance, _scale: np.zeros(length, dtype=np.int64))

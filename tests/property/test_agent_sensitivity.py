@@ -141,6 +141,7 @@ def test_adding_a_person_moves_the_sums_by_at_most_the_sensitivity(
     with_them = [*data[:place], *new, *data[place:]]
     difference = summed(dataset, plan, with_them) - summed(dataset, plan, data)
     assert sum(int(v) ** 2 for v in difference) <= plan.delta_squared
+    assert sum(abs(int(v)) for v in difference) <= plan.delta_one
     assert all(abs(v) <= plan.largest_sum for v in difference)
 
 

@@ -16,10 +16,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from harness.layered import noise_left
+from scipy.integrate import quad
 
 from queries import ir
 from queries.estimate import Output, estimate
+from queries.inference.quantiles import Cumulative
 from queries.plan import NoiseShape, Plan, make_plan
+from queries.quantiles import tree_of
 from queries.schema import Categorical, Column, Dataset, Numeric
 
 RUNS = 20_000
@@ -48,9 +51,9 @@ VALUES = {
 }
 
 
-def plan_of(*aggregates: ir.Aggregate, keys: tuple[ir.Key, ...]) -> Plan:
+def plan_of(*aggregates: ir.Aggregate, keys: tuple[ir.Key, ...], dataset: Dataset = DATASET) -> Plan:
     named = tuple(ir.NamedAggregate(f"out{i}", aggregate) for i, aggregate in enumerate(aggregates))
-    return make_plan(ir.Query("runs", named, keys=keys), DATASET)
+    return make_plan(ir.Query("runs", named, keys=keys), dataset)
 
 
 def encode(plan: Plan, x: np.ndarray) -> list[int]:
@@ -97,6 +100,72 @@ def test_intervals_cover_the_pooled_value(values: str, rows: int, rho_nano: int)
             linear = output.name in ("out0", "out1")
             # Below 5 sigma of rows a ratio's interval is mostly the whole bounds, which always cover.
             assert_covers(output, float(truth), informative=linear or rows > 5 * sigma)
+
+
+PURE = replace(DATASET, delta=0)
+
+
+def laplace(
+    plan: Plan, cell: list[int], shape: NoiseShape, survivors: int, generator: np.random.Generator
+) -> np.ndarray:
+    """What is published where there is no delta; variance-gamma variables are parts of Laplace ones."""
+    assert shape.scale is not None
+    exact = np.tile(np.array(cell, dtype=np.int64) << shape.refine_bits, len(plan.cells))
+    part = float(shape.part(shape.total_variance(survivors)))
+    up, down = generator.gamma(part, float(shape.scale), (2, plan.length))
+    return exact + np.rint(up - down).astype(np.int64)
+
+
+@pytest.mark.parametrize("rho_nano", [30_000_000, 1_000_000_000])
+@pytest.mark.parametrize("rows", [2_000, 100_000])
+@pytest.mark.parametrize("values", ["in the middle", "skewed to a bound"])
+def test_intervals_cover_without_a_delta_too(values: str, rows: int, rho_nano: int) -> None:
+    """At full attendance the noise is 5/4 of a Laplace variable, whose 95% are within 2.09 deviations and not 2.12."""
+    generator = np.random.default_rng([rows, rho_nano, 7])
+    plan = plan_of(*OUTPUTS.values(), keys=(ir.Key("run"),), dataset=PURE)
+    shape = plan.noise(rho_nano, threshold=THRESHOLD, colluders=COLLUDERS, invited=INVITED)
+    x = VALUES[values](generator, rows)
+    for survivors in (INVITED, THRESHOLD):
+        table = estimate(plan, laplace(plan, encode(plan, x), shape, survivors, generator), shape, survivors)
+        sigma = math.sqrt(shape.total_variance(survivors) / 4 ** (plan.scale_bits + shape.refine_bits))
+        for output, truth in zip(table.outputs, [rows, x.sum(), x.mean(), x.var(ddof=1), x.std()], strict=True):
+            assert_covers(output, float(truth), informative=output.name in ("out0", "out1") or rows > 5 * sigma)
+
+
+def test_laplace_noise_in_gaussian_intervals_is_noticed() -> None:
+    """The intervals of the same variance, were it Gaussian: 93.8% of single Laplace variables are within them."""
+    generator = np.random.default_rng(5)
+    plan = plan_of(ir.Count(), keys=(ir.Key("run"),), dataset=PURE)
+    shape = plan.noise(500_000_000, threshold=3, colluders=0, invited=3)
+    sums = laplace(plan, [700], shape, 3, generator)
+    (right,) = estimate(plan, sums, shape, 3).outputs
+    (wrong,) = estimate(plan, sums, replace(shape, scale=None), 3).outputs
+    assert coverage(right, 700) == pytest.approx(0.95, abs=0.0085)  # 5.5 standard deviations of a frequency
+    assert coverage(wrong, 700) < 0.945
+
+
+@pytest.mark.parametrize("weights", [(1, 0), (9, 1), (3, 1), (1, 1), (4, 2, 1), (1, 1, 1), (1,) * 10, (8,) + (1,) * 20])
+@pytest.mark.parametrize("missed", [0.025, 0.0225, 0.001, 1e-5])
+def test_no_sum_of_laplace_variables_needs_more_deviations_than_one(weights: tuple[int, ...], missed: float) -> None:
+    """Exactly, from the characteristic function prod 1 / (1 + s^2 w^2), by Gil-Pelaez, whose integrand has no poles."""
+    squares = np.array(weights, dtype=float) / sum(weights) / 2  # w^2, so that the sum of variances 2 w^2 is 1
+    reach = Cumulative(tree_of(Numeric(0, 1)), *[np.zeros(1)] * 3, 1.0, 1.0, True).reach(missed)
+
+    def integrand(s: float) -> float:
+        return math.sin(s * reach) / s / float(np.prod(1 + s * s * squares))
+
+    area = quad(integrand, 0, np.inf, limit=2000)[0] if len(weights) > 2 else _sine_area(squares, reach)
+    assert 0.5 - area / math.pi <= missed * (1 + 1e-3)
+
+
+def _sine_area(squares: np.ndarray, reach: float) -> float:
+    """The same for one variable and for two, in closed form: partial fractions of 1 / (s (1 + a s^2)(1 + b s^2))."""
+    a, b = squares.max(), squares.min()
+    if b == a:
+        root = math.sqrt(a)
+        return math.pi / 2 - math.pi / 4 * math.exp(-reach / root) * (2 + reach / root)
+    ends = [math.exp(-reach / math.sqrt(c)) if c > 0 else 0.0 for c in (a, b)]
+    return math.pi / 2 * (1 - (a * ends[0] - b * ends[1]) / (a - b))
 
 
 def test_histogram_intervals_cover_every_bin() -> None:

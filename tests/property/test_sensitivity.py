@@ -274,18 +274,27 @@ def total(plan: Plan, persons: Sequence[Sequence[Line]]) -> list[int]:
     return [sum(column) for column in zip(*vectors, strict=True)] if vectors else [0] * plan.length
 
 
+def moved(plan: Plan, with_person: Sequence[Sequence[Line]], without: Sequence[Sequence[Line]]) -> list[int]:
+    return [a - b for a, b in zip(total(plan, with_person), total(plan, without), strict=True)]
+
+
 def squared_distance(plan: Plan, with_person: Sequence[Sequence[Line]], without: Sequence[Sequence[Line]]) -> int:
-    pairs = zip(total(plan, with_person), total(plan, without), strict=True)
-    return sum((a - b) ** 2 for a, b in pairs)
+    return sum(step**2 for step in moved(plan, with_person, without))
+
+
+def distance_in_steps(plan: Plan, with_person: Sequence[Sequence[Line]], without: Sequence[Sequence[Line]]) -> int:
+    return sum(abs(step) for step in moved(plan, with_person, without))
 
 
 @given(questions())
 @settings(max_examples=200, deadline=None)
 def test_neighbours_differ_by_at_most_the_stated_sensitivity(question: Question) -> None:
     plan = question.plan
-    distance = squared_distance(plan, question.others + question.person, question.others)
+    pair = plan, question.others + question.person, question.others
     assert isinstance(plan.delta_squared, int)
-    assert distance <= plan.delta_squared
+    assert isinstance(plan.delta_one, int)
+    assert squared_distance(*pair) <= plan.delta_squared
+    assert distance_in_steps(*pair) <= plan.delta_one
 
 
 @given(questions())
@@ -301,6 +310,7 @@ def test_the_stated_sensitivity_is_attained(question: Question) -> None:
     places = plan.dataset.max_institutions_per_person
     person = [[row] * (plan.rows_per_person + 3)] * places
     worst = squared_distance(plan, question.others + person, question.others)
+    farthest = distance_in_steps(plan, question.others + person, question.others)
     if any(slot.kind == "persons" for slot in plan.slots):  # it may take rows in as many cells as possible
         grouped = [key.column for key in plan.query.keys]
         assume(not {*grouped} & {name for slot in plan.slots for name in slot.columns})  # other slots stay as they are
@@ -308,7 +318,9 @@ def test_the_stated_sensitivity_is_attained(question: Question) -> None:
         apart = [row] * (plan.rows_per_person - len(cells)) + cells
         person = [[*apart[-plan.rows_per_person :]]] * places
         worst = max(worst, squared_distance(plan, question.others + person, question.others))
+        farthest = max(farthest, distance_in_steps(plan, question.others + person, question.others))
     assert worst == plan.delta_squared
+    assert farthest == plan.delta_one
 
 
 @given(questions())
@@ -320,8 +332,11 @@ def test_no_exact_sum_leaves_its_stated_range(question: Question) -> None:
     assert all(abs(x) <= bound for x in total(plan, question.others + question.person))
 
 
-@pytest.mark.parametrize(("aggregates", "moved"), [([], 3), ([ir.Count()], 16 + 1), ([ir.Histogram("g")], 16 + 1)])
-def test_a_count_of_persons_moves_by_one_a_cell(aggregates: list[ir.Aggregate], moved: int) -> None:
+@pytest.mark.parametrize(
+    ("aggregates", "squared", "steps"),
+    [([], 3, 3), ([ir.Count()], 16 + 1, 4 + 3), ([ir.Histogram("g")], 16 + 1, 4 + 3)],
+)
+def test_a_count_of_persons_moves_by_one_a_cell(aggregates: list[ir.Aggregate], squared: int, steps: int) -> None:
     """Alone at worst once in each of three cells; beside anything that counts rows, all four rows in one cell."""
     columns = (Column("g", Categorical(("a", "b", "c")), nullable=False), Column("x", Numeric(0, 1)))
     dataset = Dataset("data", columns, "person", max_rows=4, max_institutions_per_person=2)
@@ -329,7 +344,8 @@ def test_a_count_of_persons_moves_by_one_a_cell(aggregates: list[ir.Aggregate], 
     plan = make_plan(ir.Query("data", named, keys=(ir.Key("g"),)), dataset)
     rows: list[list[Line]] = [[{"g": key, "x": 1.0} for key in keys] for keys in ("abca", "aaaa", "aabb", "aaab")]
     worst = max(squared_distance(plan, [person] * 2, []) for person in rows)
-    assert worst == plan.delta_squared == 4 * moved
+    assert worst == plan.delta_squared == 4 * squared
+    assert max(distance_in_steps(plan, [person] * 2, []) for person in rows) == plan.delta_one == 2 * steps
 
 
 def test_ten_thousand_rows_of_one_person_move_no_more_than_the_bound() -> None:

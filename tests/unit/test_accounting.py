@@ -6,7 +6,15 @@ import opendp.prelude as dp
 import pytest
 from dp_accounting.rdp import rdp_privacy_accountant
 
-from queries.accounting import NANO, ORDERS, Budget, Curve, epsilon_to_rho_nano, rho_to_epsilon
+from queries.accounting import (
+    NANO,
+    ORDERS,
+    Budget,
+    Curve,
+    epsilon_to_rho_nano,
+    pure_epsilon_nano,
+    rho_to_epsilon,
+)
 from queries.errors import BudgetError
 
 dp.enable_features("contrib")
@@ -57,11 +65,60 @@ def test_impossible_epsilon_is_refused(epsilon: float) -> None:
     assert refused.value.hint
 
 
-@pytest.mark.parametrize("delta", [0.0, -1e-6, 1.0, math.nan])
+@pytest.mark.parametrize("delta", [-1e-6, 1.0, math.nan])
 def test_impossible_delta_is_refused(delta: float) -> None:
     for call in (lambda: rho_to_epsilon(0.1, delta), lambda: Curve.zero().epsilon(delta), lambda: Budget(1.0, delta)):
         with pytest.raises(BudgetError):
             call()
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.1, 0.3, 1.0, 2.5, 10.0])
+def test_without_a_delta_a_cost_is_the_rho_that_pure_epsilon_implies(epsilon: float) -> None:
+    rho_nano = epsilon_to_rho_nano(epsilon, 0)
+    assert rho_nano / NANO == pytest.approx(epsilon**2 / 2, abs=1e-9)
+    assert pure_epsilon_nano(rho_nano) <= epsilon * NANO < pure_epsilon_nano(rho_nano + 1) + 1
+    assert rho_to_epsilon(rho_nano / NANO, 0) == pytest.approx(epsilon, rel=1e-4)
+    space = dp.atom_domain(T=int), dp.absolute_distance(T=int)
+    theirs = dp.m.make_laplace(*space, scale=1 / epsilon).map(1)
+    assert Curve.of_statistic(rho_nano, 0).epsilon(0) == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf, 1e-9])
+def test_impossible_epsilon_without_a_delta_is_refused(epsilon: float) -> None:
+    with pytest.raises(BudgetError):
+        epsilon_to_rho_nano(epsilon, 0)
+
+
+def test_without_a_delta_epsilons_add_up_to_the_budget_and_no_further() -> None:
+    budget, step = Budget(1.0, 0), Curve.of_statistic(epsilon_to_rho_nano(0.1, 0), 0)
+    spent = Curve.zero()
+    for served in range(10):
+        assert budget.used(spent) == pytest.approx(served / 10)
+        assert budget.admits(spent, step)
+        spent += step
+    assert not budget.admits(spent, Curve.of_statistic(1, 0))
+    assert (budget.left(spent), budget.used(spent), spent.epsilon(0)) == (0, 1.0, 1.0)
+
+
+def test_what_is_left_without_a_delta_is_the_largest_query_that_fits() -> None:
+    budget, spent = Budget(1.0, 0), Curve.of_statistic(epsilon_to_rho_nano(0.7, 0), 0)
+    left = budget.left(spent)
+    assert budget.admits(spent, Curve.of_statistic(left, 0))
+    assert not budget.admits(spent, Curve.of_statistic(left + 1, 0))
+
+
+def test_a_dataset_that_had_a_delta_can_promise_nothing_without_one() -> None:
+    budget, pure = Budget(5.0, 0), Curve.of_statistic(1000, 0)
+    tainted = Curve.from_rho_nano(1) + pure
+    assert not budget.admits(tainted, pure)
+    assert not budget.admits(Curve.zero(), Curve.from_rho_nano(1))
+    assert (budget.left(tainted), tainted.epsilon(0)) == (0, math.inf)
+
+
+def test_pure_costs_count_at_every_order_where_a_delta_was_published_later() -> None:
+    pure = Curve.of_statistic(epsilon_to_rho_nano(0.5, 0), 0)
+    assert 0.5 <= pure.epsilon(1e-6) < 0.502
+    assert not Budget(0.4, 1e-6).admits(Curve.zero(), pure)
 
 
 @pytest.mark.parametrize("rho", [-1e-9, math.nan, math.inf])

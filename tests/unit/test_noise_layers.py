@@ -105,16 +105,16 @@ def test_layers_taken_off_leave_no_trace_of_themselves() -> None:
     shape = shape_of(10, 1)
     keys = [os.urandom(32) for _ in shape.layers]
     base = share(1000, shape.base_variance)
-    sums = base + layers.draw(1000, shape.layers, keys)
+    sums = base + layers.draw(1000, shape, keys)
     assert (sums != base).mean() > 0.5
-    layers.remove(sums, shape.layers, [keys])
+    layers.remove(sums, shape, [keys])
     assert (sums == base).all()
 
 
 def test_a_layer_is_a_function_of_its_key_alone() -> None:
     shape = shape_of(10, 1)
     keys = [os.urandom(32) for _ in shape.layers]
-    first = layers.draw(500, shape.layers, keys)
-    assert (layers.draw(500, shape.layers, keys) == first).all()
-    assert (layers.draw(500, shape.layers, keys[::-1]) != first).any()
-    assert (layers.draw(500, shape.layers, ()) == 0).all()
+    first = layers.draw(500, shape, keys)
+    assert (layers.draw(500, shape, keys) == first).all()
+    assert (layers.draw(500, shape, keys[::-1]) != first).any()
+    assert (layers.draw(500, shape, ()) == 0).all()

@@ -28,7 +28,7 @@ def long() -> NDArray[np.int64]:
 
 
 def pure() -> NDArray[np.int64]:
-    return noise.discrete_laplace(20, Fraction(10**6))
+    return noise.share(20, Fraction(10**12), Fraction(10**6))
 
 
 def in_turn(draw: Draw) -> list[bytes]:

@@ -1,5 +1,6 @@
 """What a plan releases: slots, exact sensitivity, and noise that fits."""
 
+import math
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -124,6 +125,39 @@ def test_refinement_is_the_smallest_that_makes_shares_wide() -> None:
     assert shape.central_variance == Fraction(4**5, 2)
     assert 16 <= min(shape.base_variance, *shape.layers) < 64
     assert plan_of(ir.Count()).noise(1, **CLINICAL).refine_bits == 0
+
+
+PURE = replace(PATIENTS, delta=0)
+
+
+def test_noise_without_a_delta_is_laplace_of_the_sensitivity_over_epsilon() -> None:
+    plan = plan_of(ir.Variance("age"), data=PURE)
+    assert plan.delta_one == 3 << plan.scale_bits
+    shape = plan.noise(500_000_000, **CLINICAL)  # epsilon 1
+    assert shape.scale == plan.delta_one << shape.refine_bits
+    assert shape.central_variance == 2 * shape.scale**2
+    assert shape.share_variance == shape.central_variance / 3
+    assert shape.part(shape.kept_variance(5)) == Fraction(1, 4)
+
+
+def test_a_narrow_laplace_is_refined_until_its_variance_is_two_scales_squared() -> None:
+    shape = plan_of(ir.Count(), data=PURE).noise(100 * 10**9, **CLINICAL)
+    assert shape.scale is not None
+    assert 64 <= shape.scale < 128
+    variance = 1 / (math.cosh(1 / shape.scale) - 1)
+    assert float(shape.central_variance) == pytest.approx(variance, rel=5e-5)
+
+
+def test_noise_without_a_delta_that_cannot_fit_is_refused() -> None:
+    with pytest.raises(QueryError, match="62 bits"):
+        plan_of(ir.Mean("age"), data=replace(PURE, max_persons=1000)).noise(1, **CLINICAL)
+
+
+@pytest.mark.parametrize("model", [ir.IndependenceTest("sex", "site"), ir.Matrix("correlation", ("age", "chol"))])
+def test_what_needs_gaussian_noise_is_refused_without_a_delta(model: ir.Aggregate) -> None:
+    with pytest.raises(QueryError, match="has no delta") as refused:
+        plan_of(model, data=PURE)
+    assert "counts, sums, means" in refused.value.hint
 
 
 def test_tau_is_below_its_limit_for_every_cohort_we_serve() -> None:

@@ -23,12 +23,11 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise import laplace
-from trust.noise import gaussian
+from trust.noise import gaussian, laplace
 from trust.noise.stream import Stream
 
 PATH = Path(__file__).with_name("noise-v1.json")
-BLOCK = 1 << 16
+BLOCK, LAPLACE_BLOCK = 1 << 16, 1 << 12
 Json = dict[str, Any]
 Take = Callable[[int], int]
 
@@ -92,24 +91,79 @@ def gaussian_reference(levels: list[list[str]], length: int, key: bytes) -> list
     return draws
 
 
-def laplace_reference(scale: Fraction, length: int, key: bytes) -> list[int]:
-    take = taker(key)
-    places = 0
-    while 2**places < 45 * scale:
-        places += 1
+def laplace_reference(scale: Fraction, part: Fraction, length: int, key: bytes) -> list[int]:
+    take, levels = taker(key), 0
+    while 2**levels < scale + 1:
+        levels += 1
+    draws: list[int] = []
+    while len(draws) < length:
+        count = min(LAPLACE_BLOCK, length - len(draws))
+        numbers = poissons(2 * part * (levels + 1), count, take)
+        jumps = iter(proposals(sum(numbers), scale, levels, take))
+        draws += [sum(next(jumps) for _ in range(number)) for number in numbers]
+    return draws
+
+
+def poissons(rate: Fraction, count: int, take: Take) -> list[int]:
     with localcontext() as context:
         context.prec = 60
-        over = [Decimal(2**place * scale.denominator) / scale.numerator for place in range(places + 1)]
-        odds = [int(2**64 / (1 + exponent.exp())) for exponent in over[:-1]]
+        mean = Decimal(rate.numerator) / rate.denominator
+        term = total = (-mean).exp()
+        bounds = [int(total * 2**64)]
+        while bounds[-1] < 2**64 - 1:
+            term = term * mean / len(bounds)
+            total += term
+            bounds.append(int(total * 2**64))
+    drawn = words(take, count, 8)
+    assert not set(drawn) & set(bounds), "no key of the file meets a tie"
+    return [bisect_right(bounds, uniform) for uniform in drawn]
 
-    def geometric() -> list[int]:
-        total = [0] * length
-        for place, odd in enumerate(odds):
-            total = [t + ((u < odd) << place) for t, u in zip(total, words(take, length, 8), strict=True)]
-        assert min(words(take, length, 8)) > 0  # nothing is 2^places or more
-        return total
 
-    return [a - b for a, b in zip(geometric(), geometric(), strict=True)]
+def proposals(count: int, scale: Fraction, levels: int, take: Take) -> list[int]:
+    signs = [-1 if word % 2 else 1 for word in words(take, count, 8)]
+    limit = 2**16 // (levels + 1) * (levels + 1)
+    level = words(take, count, 2)
+    while again := [place for place, word in enumerate(level) if word >= limit]:
+        for place, word in zip(again, words(take, len(again), 2), strict=True):
+            level[place] = word
+    level = [word % (levels + 1) for word in level]
+    jumps = [0] * count
+    near = [place for place in range(count) if level[place] < levels]
+    for place, word in zip(near, words(take, len(near), 8), strict=True):
+        jumps[place] = 2 ** level[place] + word % 2 ** level[place]
+    kept, open_ = [], near
+    while open_:
+        trials = [word % 2 ** (level[place] + 1) for place, word in zip(open_, words(take, len(open_), 8), strict=True)]
+        kept += [place for place, trial in zip(open_, trials, strict=True) if trial < 2 ** level[place]]
+        open_ = [place for place, trial in zip(open_, trials, strict=True) if trial >= jumps[place]]
+    kept.sort()
+    with localcontext() as context:
+        context.prec = 60
+        inverse = Decimal(scale.denominator) / scale.numerator
+        yes = happen([(-jumps[place] * inverse).exp() for place in kept], take)
+        for place in set(near) - {place for place, good in zip(kept, yes, strict=True) if good}:
+            jumps[place] = 0
+        far = [place for place in range(count) if level[place] == levels]
+        sizes = [2**levels + more for more in geometrics(scale, len(far), take)]
+        chance = (-(2**levels) * inverse).exp() / (1 - (-inverse).exp())
+        for place, size, good in zip(far, sizes, happen([chance / size for size in sizes], take), strict=True):
+            jumps[place] = size if good else 0
+    return [sign * jump for sign, jump in zip(signs, jumps, strict=True)]
+
+
+def happen(probabilities: list[Decimal], take: Take) -> list[bool]:
+    drawn = words(take, len(probabilities), 8)
+    return [uniform < int(2**64 * p) for uniform, p in zip(drawn, probabilities, strict=True)]
+
+
+def geometrics(scale: Fraction, count: int, take: Take) -> list[int]:
+    total, place = [0] * count, 0
+    while 2**place < 45 * scale:
+        odd = int(2**64 / (1 + (Decimal(2**place * scale.denominator) / scale.numerator).exp()))
+        total = [t + ((u < odd) << place) for t, u in zip(total, words(take, count, 8), strict=True)]
+        place += 1
+    assert 0 not in words(take, count, 8)  # nothing is 2^places or more
+    return total
 
 
 def describe(draws: list[int]) -> Json:
@@ -122,7 +176,7 @@ def cases() -> Json:
 
 
 GAUSSIANS = range(8)
-LAPLACES = range(4)
+LAPLACES = range(5)
 
 
 @pytest.mark.parametrize("index", GAUSSIANS)
@@ -136,7 +190,8 @@ def test_gaussian_draws_are_those_of_the_file(index: int) -> None:
 @pytest.mark.parametrize("index", LAPLACES)
 def test_laplace_draws_are_those_of_the_file(index: int) -> None:
     case = cases()["laplace"][index]
-    check(laplace.draw(case["length"], Fraction(case["scale"]), Stream(bytes.fromhex(case["key"]))), case)
+    scale, part, stream = Fraction(case["scale"]), Fraction(case["part"]), Stream(bytes.fromhex(case["key"]))
+    check(laplace.draw(case["length"], scale, part, stream), case)
 
 
 def check(draws: NDArray[np.int64], case: Json) -> None:
@@ -154,7 +209,8 @@ def test_the_slow_sampler_agrees_with_the_file(index: int) -> None:
 @pytest.mark.parametrize("index", LAPLACES)
 def test_the_slow_laplace_sampler_agrees_with_the_file(index: int) -> None:
     case = cases()["laplace"][index]
-    expected = describe(laplace_reference(Fraction(case["scale"]), case["length"], bytes.fromhex(case["key"])))
+    scale, part, key = Fraction(case["scale"]), Fraction(case["part"]), bytes.fromhex(case["key"])
+    expected = describe(laplace_reference(scale, part, case["length"], key))
     assert expected == {"first": case["first"], "sha256": case["sha256"]}
 
 
@@ -175,10 +231,16 @@ def write() -> None:
         levels = [[str(level.variance), str(level.factor)] for level in gaussian.split(Fraction(variance))]
         described = describe(gaussian_reference(levels, length, key))
         out["gaussian"].append({"variance": variance, "levels": levels, "length": length, "key": key.hex()} | described)
-    for scale, length in [("1/3", 1000), ("1", 1000), ("1000", 1000), (str(2**44), 1000)]:
-        key = hashlib.sha256(f"laplace {scale}".encode()).digest()
-        described = describe(laplace_reference(Fraction(scale), length, key))
-        out["laplace"].append({"scale": scale, "length": length, "key": key.hex()} | described)
+    for scale, part, length in [
+        ("1/3", "1", 1000),
+        ("1", "1/3", 5000),  # more than one block
+        ("64", "1/20", 5000),
+        ("2000/3", "1/4", 2000),
+        (str(2**44), "2/7", 1000),
+    ]:
+        key = hashlib.sha256(f"laplace {scale} {part}".encode()).digest()
+        described = describe(laplace_reference(Fraction(scale), Fraction(part), length, key))
+        out["laplace"].append({"scale": scale, "part": part, "length": length, "key": key.hex()} | described)
     PATH.write_text(json.dumps(out, indent=1) + "\n")
 
 

@@ -8,27 +8,31 @@ and opened.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trust.noise import gaussian
+from queries.plan import NoiseShape
+from trust.noise import gaussian, laplace
 from trust.noise.stream import Stream
 
 
-def draw(length: int, variances: Sequence[Fraction], keys: Sequence[bytes]) -> NDArray[np.int64]:
-    """Return the sum of one institution's layers: `length` integers, a function of variances and keys.
+def draw(length: int, noise: NoiseShape, keys: Sequence[bytes]) -> NDArray[np.int64]:
+    """Return the sum of one institution's layers: `length` integers, a function of the noise and the keys.
 
-    `variances` are in squared lattice steps; there may be more of them than keys, whose layers come first.
+    There may be more layers than keys, which are those of the first.
     """
     total = np.zeros(length, dtype=np.int64)
-    for variance, key in zip(variances, keys, strict=False):
-        total += gaussian.draw(length, variance, Stream(key))
+    for variance, key in zip(noise.layers, keys, strict=False):
+        stream = Stream(key)
+        if noise.scale is None:
+            total += gaussian.draw(length, variance, stream)
+        else:
+            total += laplace.draw(length, noise.scale, noise.part(variance), stream)
     return total
 
 
-def remove(sums: NDArray[np.int64], variances: Sequence[Fraction], opened: Collection[Sequence[bytes]]) -> None:
+def remove(sums: NDArray[np.int64], noise: NoiseShape, opened: Collection[Sequence[bytes]]) -> None:
     """Take the layers whose keys a round opened off its sums, in place; `opened` has every survivor's keys."""
     for keys in opened:
-        sums -= draw(len(sums), variances, keys)
+        sums -= draw(len(sums), noise, keys)

@@ -1,7 +1,7 @@
 """The one place that draws noise: this institution's share of it, on an integer vector.
 
-Short vectors are drawn by OpenDP, exactly; long ones by the project's own sampler (`gaussian`), a thousand times as
-fast and exact up to 2^-104. Budgets without a delta have `laplace`. Argument: docs/noise.md.
+Short vectors are drawn by OpenDP, exactly; long ones by the project's own sampler (`trust.noise.gaussian`), a thousand
+times as fast and exact up to 2^-104. Data without a delta have `trust.noise.laplace`. Argument: docs/noise.md.
 Must not know: queries, data, budgets. It keeps no state between calls but built samplers, which hold no randomness.
 """
 
@@ -16,12 +16,11 @@ import numpy as np
 import opendp.prelude as dp
 from numpy.typing import NDArray
 
-from analytics_client.agent.noise import laplace
 from queries.errors import ProtocolViolation
-from trust.noise import gaussian
+from trust.noise import gaussian, laplace
 from trust.noise.stream import Stream
 
-__all__ = ["LONGEST_OPENDP", "TAIL_SIGMAS", "discrete_laplace", "scale_for", "share"]
+__all__ = ["LONGEST_OPENDP", "TAIL_SIGMAS", "scale_for", "share"]
 
 # The Gaussian mechanism over integers is in OpenDP's "contrib" group: vetted by its authors, not yet formally proven.
 dp.enable_features("contrib")
@@ -33,38 +32,35 @@ LONGEST_OPENDP = 50_000
 _LIMIT = 1 << 63
 
 
-def share(length: int, variance: Fraction) -> NDArray[np.int64]:
+def share(length: int, variance: Fraction, scale: Fraction | None = None) -> NDArray[np.int64]:
     """Draw `length` independent discrete Gaussians of at least `variance` (lattice units squared), mean 0.
 
     Fresh randomness of the operating system on every call and in every process. The variance is met exactly, or by
     OpenDP exceeded by less than one part in 2^51; never undercut. Raise ProtocolViolation where 40 sigma would not fit
     64 bits: a saturated draw is not the promised distribution.
+
+    With a `scale`, draw that part of discrete Laplace of this scale which `variance` is of 2 scale^2. A value beyond 64
+    bits (probability e^-128) is reduced modulo 2^64, as the noisy sum is: that only transforms the sum.
     """
     if length < 0:
         raise ValueError("length must not be negative")
-    scale = scale_for(variance)
+    if scale is not None:
+        return _laplace(length, scale, variance / (2 * scale**2))
+    width = scale_for(variance)
     if length <= LONGEST_OPENDP:
-        return np.array(_opendp(scale)([0] * length), dtype=np.int64)
+        return np.array(_opendp(width)([0] * length), dtype=np.int64)
     return gaussian.draw(length, variance, Stream.fresh())
 
 
-def discrete_laplace(length: int, scale: Fraction) -> NDArray[np.int64]:
-    """Draw `length` independent discrete Laplace variables of this scale, for budgets without a delta.
-
-    Scale D/epsilon, where D is the L1 sensitivity in lattice units, gives pure epsilon to the sum this is added to, for
-    one such vector alone: unlike Gaussians, smaller ones do not add up to a whole one. A value beyond 64 bits
-    (probability e^-128) is reduced modulo 2^64, as the noisy sum is: that only transforms the sum, so costs nothing.
-    Raise ProtocolViolation for a scale outside [2^-20, 2^56].
-    """
-    if length < 0:
-        raise ValueError("length must not be negative")
-    if not laplace.MIN_SCALE <= scale <= laplace.MAX_SCALE:
+def _laplace(length: int, scale: Fraction, part: Fraction) -> NDArray[np.int64]:
+    try:
+        return laplace.draw(length, scale, part, Stream.fresh())
+    except OverflowError:
         raise ProtocolViolation(
             "the noise this cost asks for cannot be drawn in 64 bits",
             party="coordinator",
             hint="choose an epsilon that suits the sum's sensitivity",
-        )
-    return laplace.draw(length, scale, Stream.fresh())
+        ) from None
 
 
 def scale_for(variance: Fraction) -> float:

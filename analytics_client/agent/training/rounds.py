@@ -98,7 +98,9 @@ def check_cohort(plan: AnyPlan, invited: tuple[str, ...]) -> None:
 def charge_of(verified: VerifiedRequest, plan: AnyPlan, step: JobStep | None) -> Charge:
     """Return what is to be charged: a query's whole cost, or one round out of what its job holds."""
     if step is None or not isinstance(plan, JobPlan):
-        return Charge(verified.request_id, Curve.from_rho_nano(verified.rho_nano), verified.rho_nano, None)
+        return Charge(
+            verified.request_id, Curve.of_statistic(verified.rho_nano, plan.dataset.delta), verified.rho_nano, None
+        )
     hold = JobHold(
         id=verified.request_id,
         digest=request_envelope_hash(verified.payload),
