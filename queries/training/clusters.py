@@ -28,9 +28,10 @@ _EXACT = 1e-7
 class Cluster:
     """A cluster: how many persons (noisy, with a 95% interval), its centre in the data's units, and its width.
 
-    `centre` has one entry a column; its standard errors and intervals are about the population that the persons of the
-    cluster were drawn from, with the boundaries between clusters as they are. `width` is the standard deviation of each
-    column within the cluster. Where the noise drowns the cluster `clear` is False, and its centre says nothing.
+    `centre` has one entry a number, and one a key of a category: the share of the cluster's persons that have it. Its
+    standard errors and intervals are about the population that the persons of the cluster were drawn from, with the
+    boundaries between clusters as they are. `width` is the standard deviation of each column within the cluster. Where
+    the noise drowns the cluster `clear` is False, and its centre says nothing.
     """
 
     size: float
@@ -70,7 +71,7 @@ def advance(plan: JobPlan, release: Released) -> Floats:
     counts, sums, _ = statistic.read(release.sums)
     centres = release.theta.reshape(statistic.how.count, statistic.columns).copy()
     clear = _clear(statistic, counts, release.deviation)
-    centres[clear] = np.clip(sums[clear] / counts[clear, None], -1.0, 1.0)
+    centres[clear] = np.clip(sums[clear] / counts[clear, None], statistic.lower, 1.0)
     return centres.reshape(-1)
 
 
@@ -103,7 +104,7 @@ def fit(plan: JobPlan, releases: Sequence[Released]) -> ClusterFit:
     deviation = kept[-1].deviation / sqrt(len(kept))
     clear = _clear(statistic, counts, deviation)
     centres = kept[-1].theta.reshape(statistic.how.count, statistic.columns).copy()
-    centres[clear] = np.clip(sums[clear] / counts[clear, None], -1.0, 1.0)
+    centres[clear] = np.clip(sums[clear] / counts[clear, None], statistic.lower, 1.0)
     noise = statistic.deviations(deviation)[:2]
     clusters = tuple(
         replace(_cluster(statistic, number, centres[number], (counts[number], squares[number]), noise), clear=sound)
@@ -143,8 +144,7 @@ def _cluster(
     """Return a cluster in the data's units, from its count and sums of squares and the noise in count and sums."""
     count, squares = moments
     noise_count, noise_sum = deviations
-    halves = np.array([statistic.design.centres[name][1] for name in statistic.design.names])
-    mids = np.array([statistic.design.centres[name][0] for name in statistic.design.names])
+    mids, halves = statistic.units.T
     persons = max(float(count), 1.0)
     variance = np.clip(squares / persons - centre**2, 0.0, 1.0)
     noise = np.sqrt(noise_sum**2 + (centre * noise_count) ** 2) / persons * halves

@@ -1,8 +1,9 @@
 """From a job's terms to the columns of its design matrix, scaled by public bounds alone, and back to the data's units.
 
-A numeric column enters as u = (x - mid) / half in [-1, 1], a category as an indicator of each key but the first. Every
-entry of the matrix is then at most 1 in absolute value, and of the indicators of one term at most one is not 0: so the
-squared norm of a row is at most 1 + the number of terms, whatever the data are.
+A numeric column enters as u = (x - mid) / half in [-1, 1], a category as an indicator of each key but the first, or of
+every key where rows are compared by distance ("kmeans"). Every entry of the matrix is then at most 1 in absolute value,
+and of the indicators of one term at most one is not 0: so the squared norm of a row is at most 1 + the number of terms,
+whatever the data are.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def make_design(job: Job, dataset: Dataset) -> Design:
     terms = [-1] if intercept else []
     names = [INTERCEPT] if intercept else []
     for number, term in enumerate(job.terms):
-        for key in _keys(term, dataset):
+        for key in _keys(term, dataset, first=0 if job.model == "kmeans" else 1):
             keys.append(key)
             terms.append(number)
             names.append(_name(key, dataset))
@@ -119,11 +120,11 @@ def make_design(job: Job, dataset: Dataset) -> Design:
     return Design(tuple(names), tuple(keys), tuple(terms), centres, categories)
 
 
-def _keys(term: Term, dataset: Dataset) -> list[Key]:
+def _keys(term: Term, dataset: Dataset, *, first: int) -> list[Key]:
     choices: list[list[tuple[str, int]]] = []
     for name in term:
         kind = dataset.column(name).kind
-        codes = range(1, len(kind.keys)) if isinstance(kind, Categorical) else [_NUMBER]
+        codes = range(first, len(kind.keys)) if isinstance(kind, Categorical) else [_NUMBER]
         choices.append([(name, code) for code in codes])
     return [tuple(sorted(chosen)) for chosen in product(*choices)]
 

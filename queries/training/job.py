@@ -252,8 +252,6 @@ def _check_terms(job: Job, dataset: Dataset) -> None:
 def _check_factor(job: Job, term: Term, column: Column) -> None:
     if isinstance(column.kind, Categorical) and term.count(column.name) > 1:
         raise QueryError(f"category {column.name!r} multiplied by itself is itself", hint="name it once in a term")
-    if job.model == "kmeans" and not isinstance(column.kind, Numeric):
-        raise QueryError(f"distances are between numbers; {column.name!r} is a category", hint="leave it out")
     if column.name in (job.label, job.event):
         raise QueryError(f"column {column.name!r} is both predicted and a predictor", hint="leave it out of the terms")
 

@@ -2,9 +2,11 @@
 
 A row adds to the block of its own cluster
 
-    a_n 1 | a_s x / sqrt d | a_q x^2 / sqrt d        with x its d columns, scaled to run from -1 to 1
+    a_n 1 | a_s x / sqrt d | a_q x^2 / sqrt d
 
-so its norm is at most 1 wherever the centres are. The first centres are as far apart as a public seed can place them,
+with x the row's numbers, scaled to run from -1 to 1, and an indicator of every key of its categories, of d columns of
+data in all: so its norm is at most 1 wherever the centres are. Two rows of different keys are sqrt 2 apart, two numbers
+at most 2. The first centres are as far apart as a public seed can place them,
 and know nothing of the data (sphere packing; Su, Cao, Li, Bertino, Jin 2016, "Differentially Private k-Means
 Clustering"). Must not know: noise, where rows come from.
 """
@@ -36,6 +38,12 @@ class Clustering:
         self.how = how
         self.columns = self.design.width
         self.width = how.count * self.columns
+        self.root = sqrt(self.design.row_norm_squared)
+        of_numbers = [self.design.centres.get(name) for name in self.design.names]
+        self.lower = np.array([0.0 if found is None else -1.0 for found in of_numbers])
+        """Of each column of the matrix: where it begins; all end at 1."""
+        self.units = np.array([found or (0.0, 1.0) for found in of_numbers])
+        """Of each column of the matrix (mid, half) in the data's units, shape (columns, 2)."""
         self._each = 1 + 2 * self.columns
         self.length = self.work = how.count * self._each
 
@@ -58,7 +66,8 @@ class Clustering:
         centres = np.empty((self.how.count, self.columns))
         for place in range(self.how.count):
             for _ in range(_TRIES):
-                point = (2 * random.random(self.columns) - 1) * (1 - radius)
+                unit = (2 * random.random(self.columns) - 1) * (1 - radius)
+                point = np.where(self.lower < 0, unit, (unit + 1) / 2)
                 if not place or ((centres[:place] - point) ** 2).sum(axis=1).min() >= (2 * radius) ** 2:
                     centres[place] = point
                     break
@@ -82,25 +91,23 @@ class Clustering:
         grid = out.reshape(len(x), self.how.count, self._each)
         block = np.empty((len(x), self._each))
         block[:, 0] = WEIGHT_COUNT
-        block[:, 1 : 1 + self.columns] = x * (WEIGHT_SUMS / sqrt(self.columns))
-        block[:, 1 + self.columns :] = x**2 * (WEIGHT_SQUARES / sqrt(self.columns))
+        block[:, 1 : 1 + self.columns] = x * (WEIGHT_SUMS / self.root)
+        block[:, 1 + self.columns :] = x**2 * (WEIGHT_SQUARES / self.root)
         grid[np.arange(len(x)), self._nearest(x, theta)] = block
         return out
 
     def read(self, sums: Floats) -> tuple[Floats, Floats, Floats]:
         """Return counts (k,), sums (k, columns) and sums of squares (k, columns) on the scale of -1 to 1."""
         grid = sums.reshape(self.how.count, self._each)
-        root = sqrt(self.columns)
         return (
             grid[:, 0] / WEIGHT_COUNT,
-            grid[:, 1 : 1 + self.columns] * (root / WEIGHT_SUMS),
-            grid[:, 1 + self.columns :] * (root / WEIGHT_SQUARES),
+            grid[:, 1 : 1 + self.columns] * (self.root / WEIGHT_SUMS),
+            grid[:, 1 + self.columns :] * (self.root / WEIGHT_SQUARES),
         )
 
     def deviations(self, deviation: float) -> tuple[float, float, float]:
         """Return the noise's standard deviation in what `read` returns."""
-        root = sqrt(self.columns)
-        return deviation / WEIGHT_COUNT, deviation * root / WEIGHT_SUMS, deviation * root / WEIGHT_SQUARES
+        return deviation / WEIGHT_COUNT, deviation * self.root / WEIGHT_SUMS, deviation * self.root / WEIGHT_SQUARES
 
     def moments(self, sums: Floats, theta: Floats, deviation: float) -> Moments:
         """Clusters have no moments: they are read by `read`."""

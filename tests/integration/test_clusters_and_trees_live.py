@@ -100,6 +100,19 @@ def test_trees_of_many_categories_are_evaluated_as_they_grow(
     assert "Evaluated on the way" in model.card()
 
 
+def test_clusters_over_categories(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove_noise(monkeypatch)
+    with built.session() as session:
+        model = session.train("kmeans", rho=1.0, **(GROUPS | {"features": ["math", "prog"]}))
+    assert isinstance(model, ClusterModel)
+    assert model.theta == pytest.approx(clusters.fit(model.plan, run(model.plan, pooled())).theta, abs=1e-9)
+    labels = model.to_sklearn().predict(poisson_pooled())
+    shares = model.to_pandas()[["prog=General", "prog=Academic", "prog=Vocational"]]
+    for number, row in enumerate(shares.to_numpy()):
+        if model.clusters[number].clear:
+            assert row == pytest.approx([(pooled()["prog"][labels == number] == code).mean() for code in range(3)])
+
+
 def test_with_noise_explain_and_model_agree(built: Consortium) -> None:
     with built.session() as session:
         explained = session.explain_job("kmeans", epsilon=8.0, **GROUPS)
@@ -118,7 +131,6 @@ def test_with_noise_explain_and_model_agree(built: Consortium) -> None:
     ("model", "asked", "said"),
     [
         ("kmeans", {"dataset": "awards", "features": ["math"]}, "how many clusters"),
-        ("kmeans", {"dataset": "awards", "features": ["prog"], "clusters": 2}, "is a category"),
         ("boosting", {"dataset": "awards", "label": "math", "features": ["prog"], "trees": 4}, "how deep"),
         ("boosting", {"dataset": "awards", "features": ["prog"], "trees": 4, "depth": 2}, "what to predict"),
         ("linear", {"dataset": "awards", "label": "math", "features": ["prog"], "depth": 2}, "only boosting has depth"),
