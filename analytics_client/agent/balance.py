@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from analytics_client.agent.ledger import Account
+from analytics_client.agent.ledger_accounts import Account
 from analytics_client.agent.ledger_file import TOTAL
 from queries.accounting import NANO, rho_to_epsilon
 

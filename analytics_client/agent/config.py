@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from analytics_client.agent.ledger import Budgets, DatasetBudget
+from analytics_client.agent.grants import Budgets, DatasetBudget
 from analytics_client.agent.training.packages import Installed
 from queries import policy as rules
 from queries.accounting import Budget

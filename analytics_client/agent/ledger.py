@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import floor
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,47 +30,14 @@ from analytics_client.agent import approvals
 from analytics_client.agent import ledger_care as care
 from analytics_client.agent import ledger_file as file
 from analytics_client.agent import ledger_jobs as jobs
-from analytics_client.agent.ledger_file import TOTAL, account, dump, load, note, request, round_
+from analytics_client.agent.grants import Limits
+from analytics_client.agent.ledger_accounts import Account, Cost, accounts, spend, spent_by, unspend
+from analytics_client.agent.ledger_file import TOTAL, dump, load, note, request, round_
 from analytics_client.agent.ledger_jobs import JobEntry, JobHold
-from queries.accounting import NANO, Budget, Curve, rho_to_epsilon
-from queries.errors import BudgetError, ConfigError, LogError, ProtocolViolation, RoundError
+from queries.accounting import Curve
+from queries.errors import ConfigError, LogError, ProtocolViolation, RoundError
 
 State = Literal["reserved", "charged", "released"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one analyst may spend of one dataset, and what all analysts may spend of it together."""
-
-    analyst: Budget
-    total: Budget
-    per_day: int | None = None
-    """How many of this analyst's requests are answered in any 24 hours; None: as many as the budget pays for."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetBudget:
-    """A dataset's budget: for all analysts together, for each analyst, and for analysts with one of their own."""
-
-    total: Budget
-    each: Budget
-    own: Mapping[str, Budget] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What a steward grants, by dataset. A dataset without a budget is not served."""
-
-    by_dataset: Mapping[str, DatasetBudget]
-
-    def for_request(self, dataset: str, analyst: str) -> Limits:
-        """Return what bounds this analyst on this dataset. Raise BudgetError where nothing was granted."""
-        granted = self.by_dataset.get(dataset)
-        if granted is None:
-            raise BudgetError(
-                f"no budget is granted for dataset {dataset!r}", hint="ask the institution's steward for one"
-            )
-        return Limits(granted.own.get(analyst, granted.each), granted.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +53,6 @@ class Reservation:
     used: float = field(default=0.0, compare=False)
     left: int = field(default=0, compare=False)
     left_all: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What was spent or reserved of a dataset by one analyst, or by all together where `analyst` is TOTAL.
-
-    `budget` is the one that was last applied to it.
-    """
-
-    dataset: str
-    analyst: str
-    spent: Curve
-    rho_nano: int
-    budget: Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,16 +189,16 @@ class Ledger:
             if known is not None:
                 _refuse_repetition(known, asked)
             care.check_clock(connection, int(time.time()))
-            before = _spent(connection, dataset, analyst).rho_nano
+            before = spent_by(connection, dataset, analyst).rho_nano
             again = known is not None and known.state != "released"
-            cost = _Cost(charge, rho_nano) if job is None else _Cost(job.charge, job.rho_nano)
+            cost = Cost(charge, rho_nano) if job is None else Cost(job.charge, job.rho_nano)
             if again if job is None else jobs.known(connection, job, dataset, analyst):
                 before -= cost.rho_nano
             else:
                 care.check_rate(connection, dataset, analyst, budgets.per_day, int(time.time()))
                 if approval is not None:
                     approvals.use(connection, approval, request_id if job is None else job.id)
-                _spend(connection, dataset, analyst, cost, budgets)
+                spend(connection, dataset, analyst, cost, budgets)
                 if job is not None:
                     jobs.add(connection, job, dataset, analyst)
             if head is not None:
@@ -262,7 +214,7 @@ class Ledger:
                 _set_state(connection, request_id, "reserved")
                 connection.execute(file.END_ROUNDS, {"request_id": request_id})
             connection.execute(file.ADD_ROUND, {"id": round_id, "request": request_id, "state": "reserved"})
-            mine, whole = _spent(connection, dataset, analyst).curve, _spent(connection, dataset, TOTAL).curve
+            mine, whole = spent_by(connection, dataset, analyst).curve, spent_by(connection, dataset, TOTAL).curve
             used = max(budgets.total.used(whole), budgets.analyst.used(mine))
             left = budgets.analyst.left(mine), budgets.total.left(whole)
         return Reservation(before, before + cost.rho_nano, used, *left)
@@ -337,11 +289,7 @@ class Ledger:
     def accounts(self) -> tuple[Account, ...]:
         """Return every account that was ever drawn on, datasets' totals before their analysts."""
         with self.transaction(write=False) as connection:
-            rows = connection.execute(sa.select(account).order_by(account.c.dataset, account.c.analyst)).all()
-        return tuple(
-            Account(row.dataset, row.analyst, load(row.spent), row.rho_nano, Budget(row.epsilon, row.delta))
-            for row in rows
-        )
+            return accounts(connection)
 
     def history(self, limit: int = 100) -> tuple[Entry, ...]:
         """Return the most recently changed requests, newest first."""
@@ -405,38 +353,10 @@ def _refuse_repetition(known: sa.Row[Any], asked: Mapping[str, object]) -> None:
         raise RoundError("this request was already answered here", hint="sign a new request; it is charged anew")
 
 
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    curve: Curve
-    rho_nano: int
-
-
-def _spend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost, limits: Limits) -> None:
-    both = ((TOTAL, limits.total, "all analysts together"), (analyst, limits.analyst, f"analyst {analyst!r}"))
-    for owner, budget, who in both:
-        spent = _spent(connection, dataset, owner)
-        if not budget.admits(spent.curve, cost.curve):
-            left = rho_to_epsilon(budget.left(spent.curve) / NANO, budget.delta)
-            if budget.delta == 0 and not spent.curve.pure:
-                raise BudgetError(
-                    f"dataset {dataset!r} was answered with a delta before: nothing can be promised without one now",
-                    hint="its governance can publish it under another name, or with a delta again",
-                )
-            raise BudgetError(
-                f"the budget of {who} for dataset {dataset!r} does not cover this query",
-                hint=f"one query of epsilon {floor(left * 1000) / 1000:g} would still fit"
-                if left >= 0.001
-                else "it is used up: ask the institution's steward for a larger one",
-            )
-        total = {"spent": dump(spent.curve + cost.curve), "rho_nano": spent.rho_nano + cost.rho_nano}
-        row = {"dataset": dataset, "analyst": owner, "delta": budget.delta, "epsilon": budget.epsilon, **total}
-        connection.execute(file.PUT_ACCOUNT, row)
-
-
 def _give_back(connection: sa.Connection, request_id: bytes) -> None:
     row = connection.execute(file.FIND_REQUEST, {"request_id": request_id}).one()
     if not jobs.pays_for(connection, request_id):
-        _unspend(connection, row.dataset, row.analyst, _Cost(load(row.cost), row.rho_nano))
+        unspend(connection, row.dataset, row.analyst, Cost(load(row.cost), row.rho_nano))
     _set_state(connection, request_id, "released")
 
 
@@ -445,22 +365,8 @@ def _end_job(connection: sa.Connection, job_id: bytes, reason: str) -> bool:
     if ended is None:
         return False
     row, curve, rho_nano = ended
-    _unspend(connection, row.dataset, row.analyst, _Cost(curve, rho_nano))
+    unspend(connection, row.dataset, row.analyst, Cost(curve, rho_nano))
     return True
-
-
-def _unspend(connection: sa.Connection, dataset: str, analyst: str, cost: _Cost) -> None:
-    for owner in (TOTAL, analyst):
-        spent = _spent(connection, dataset, owner)
-        rest = Curve(tuple(had - gave for had, gave in zip(spent.curve.nano, cost.curve.nano, strict=True)))
-        mine = account.c.dataset == dataset, account.c.analyst == owner
-        total = {"spent": dump(rest), "rho_nano": spent.rho_nano - cost.rho_nano}
-        connection.execute(account.update().where(*mine).values(**total))
-
-
-def _spent(connection: sa.Connection, dataset: str, analyst: str) -> _Cost:
-    stored = connection.execute(file.FIND_SPENT, {"of_dataset": dataset, "of_analyst": analyst}).first()
-    return _Cost(Curve.zero(), 0) if stored is None else _Cost(load(stored.spent), stored.rho_nano)
 
 
 def _moved(connection: sa.Connection, request_id: bytes, round_id: bytes, before: str, after: str) -> bool:

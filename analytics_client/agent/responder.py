@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from analytics_client.agent import approvals, schedule
 from analytics_client.agent import ledger_care as care
 from analytics_client.agent.announced import check_epoch, check_logged, check_shape, deny, question_of
+from analytics_client.agent.grants import Budgets
 from analytics_client.agent.journal import Journal
-from analytics_client.agent.ledger import Budgets, Ledger
+from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.sources import Source
 from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, part_of, row_salt, step_of

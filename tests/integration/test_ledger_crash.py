@@ -24,7 +24,8 @@ CHILD = textwrap.dedent(
     from pathlib import Path
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
-    from analytics_client.agent.ledger import Ledger, Limits
+    from analytics_client.agent.grants import Limits
+    from analytics_client.agent.ledger import Ledger
     from queries.accounting import Budget, Curve
 
     def serve(path, fatal):

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from analytics_client.agent import ledger_care as care
 from analytics_client.agent.cli import app
-from analytics_client.agent.ledger import Account, Ledger
+from analytics_client.agent.ledger import Ledger
+from analytics_client.agent.ledger_accounts import Account
 from analytics_client.agent.runner import Agent
 from analytics_server import governance
 from protos.v1 import log_pb2

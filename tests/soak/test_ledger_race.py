@@ -20,7 +20,8 @@ CHILD = textwrap.dedent(
     import sys
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
-    from analytics_client.agent.ledger import Ledger, Limits
+    from analytics_client.agent.grants import Limits
+    from analytics_client.agent.ledger import Ledger
     from queries.accounting import Budget, Curve
     from queries.errors import BudgetError
 

@@ -11,7 +11,8 @@ import pytest
 from harness.live import heavy_modules
 
 from analytics_client.agent.check import check
-from analytics_client.agent.ledger import Ledger, Limits
+from analytics_client.agent.grants import Limits
+from analytics_client.agent.ledger import Ledger
 from queries.accounting import Budget, Curve, epsilon_to_rho_nano
 from queries.errors import ConfigError, DataError
 

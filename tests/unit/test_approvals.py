@@ -13,7 +13,8 @@ import pytest
 from analytics_client.agent import approvals
 from analytics_client.agent import ledger_care as care
 from analytics_client.agent.approvals import Question
-from analytics_client.agent.ledger import Ledger, Limits
+from analytics_client.agent.grants import Limits
+from analytics_client.agent.ledger import Ledger
 from queries.accounting import Budget, Curve
 from queries.errors import AwaitingApproval, ConfigError, PolicyDenied
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from analytics_client.agent.ledger import Budgets, DatasetBudget, Ledger, Limits, Reservation
+from analytics_client.agent.grants import Budgets, DatasetBudget, Limits
+from analytics_client.agent.ledger import Ledger, Reservation
 from queries.accounting import Budget, Curve, epsilon_to_rho_nano
 from queries.errors import BudgetError, ConfigError, LogError, ProtocolViolation, RoundError
 

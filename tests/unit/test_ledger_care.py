@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from analytics_client.agent import ledger_care as care
-from analytics_client.agent.ledger import Ledger, Limits, Reservation
+from analytics_client.agent.grants import Limits
+from analytics_client.agent.ledger import Ledger, Reservation
 from queries.accounting import Budget, Curve, epsilon_to_rho_nano
 from queries.errors import BudgetError, ClockError, ConfigError, PolicyDenied
 

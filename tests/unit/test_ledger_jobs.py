@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics_client.agent.ledger import Ledger, Limits
+from analytics_client.agent.grants import Limits
+from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.ledger_jobs import JobHold
 from queries.accounting import Budget, Curve
 from queries.errors import BudgetError, ProtocolViolation, RoundError
