@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,7 @@ from secagg_consortium import (
 )
 
 from analytics_client.agent.link import Link
+from analytics_client.agent.owed import Owed
 from analytics_client.agent.responder import ActiveRound
 from analytics_server.config import load
 from protos.v1 import agent_pb2
@@ -63,7 +64,9 @@ class BenchResponder:
     def end_jobs_of_the_gone(self) -> None:
         """There are no jobs."""
 
-    def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, None]:
+    def answer(
+        self, announce: agent_pb2.Announce, _due: Mapping[bytes, bytes]
+    ) -> tuple[agent_pb2.Answer, ActiveRound | None, None]:
         core = AgentRound(
             announce.parameters,
             me=self._me.name,
@@ -147,6 +150,7 @@ class Fleet:
             prepare=lambda welcome: self._prepare(me, welcome),  # type: ignore[arg-type, return-value]  # a stand-in
             on_serving=lambda _: None,
             on_refused_log=lambda _: None,
+            owed=Owed(),
         )
         link.judge.shutdown()
         link.judge = self._judge

@@ -7,11 +7,12 @@ from the request. Must not know: ledger, policy, sources, rounds in progress.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from analytics_client.agent.approvals import Question
-from protos.v1 import agent_pb2, log_pb2
+from protos.v1 import agent_pb2, analyst_pb2, log_pb2
 from queries.errors import (
     CohortiumError,
     ConfigError,
@@ -23,13 +24,15 @@ from queries.errors import (
     ServiceError,
 )
 from queries.plan import NoiseShape
+from trust import logged
+from trust.identity.activity import Activity, activity_of
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import SKEW, VerifiedRequest
 from trust.lanes import lanes_of
 from trust.question import AnyPlan, shape_of
-from trust.release import request_envelope_hash
 from trust.secagg import RoundParameters
 from trust.secagg.packing import Lanes
+from trust.tlog.entries import decode
 from trust.tlog.merkle import leaf_hash, verify_inclusion
 from trust.tlog.witness import Witness
 from trust.transcript import digest, integer
@@ -52,23 +55,36 @@ def check_epoch(verified: VerifiedRequest, ours: MembershipDocument) -> None:
         )
 
 
-def check_logged(announce: agent_pb2.Announce, verified: VerifiedRequest, witness: Witness) -> None:
-    """No log, no answer: the very request must be included under the head just witnessed."""
-    proof = announce.inclusion
+def included(proof: analyst_pb2.LogProof, witness: Witness) -> log_pb2.LogEntry:
+    """Return the entry that is proved to be under the head just witnessed. Raises LogError where none is."""
     verify_inclusion(leaf_hash(proof.leaf), proof.seq, witness.size, list(proof.hashes), witness.root)
-    entry = log_pb2.LogEntry()
-    try:
-        entry.ParseFromString(proof.leaf)
-    except Exception as error:  # protobuf's DecodeError lives in different modules per back end
-        raise LogError("the log entry of this request is malformed") from error
-    logged = entry.requested
-    if (
-        logged.request_id != verified.request_id
-        or logged.envelope_hash != request_envelope_hash(verified.payload)
-        or (logged.analyst, logged.purpose, logged.dataset, logged.rho_nano)
-        != (verified.analyst, verified.purpose, verified.dataset, verified.rho_nano)
-    ):
+    entry = decode(proof.leaf)
+    entry.DiscardUnknownFields()  # those of later versions
+    return entry
+
+
+def check_logged(
+    entry: log_pb2.LogEntry, verified: VerifiedRequest, shape: str, activities: Mapping[int, Sequence[Activity]]
+) -> None:
+    """No log, no answer: the log must record the very request that was signed, every word of it.
+
+    `activities` are those of each membership that this agent has seen, by epoch. Which one was in force when the entry
+    was written is not known here, but that it is none before the one that the analyst knew. Where this agent has not
+    seen all of those, only a verification of the log can tell.
+    """
+    epochs = range(verified.epoch, max(activities, default=0) + 1)
+    known = [activities[epoch] for epoch in epochs if epoch in activities]
+    record, said = entry.requested, {(entry.requested.activity, entry.requested.category)}
+    belongs = [activity_of(listed, verified.purpose) for listed in known]
+    right = {("", "") if activity is None else (activity.name, activity.category) for activity in belongs}
+    expected = logged.requested(verified, shape, None)
+    expected.activity, expected.category = record.activity, record.category
+    if entry.actor != verified.analyst or record != expected:
         raise LogError("the log records another request than the one that was announced")
+    if len(known) == len(epochs) and not said <= right:
+        raise LogError(
+            "the log puts this request under another processing activity than governance did for its purpose"
+        )
     if not verified.issued_at - SKEW <= entry.at_ms / 1000 <= time.time() + SKEW:
         raise LogError("the log gives this request a time at which it was not made")
 

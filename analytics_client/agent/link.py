@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +18,7 @@ import grpc.aio
 import structlog
 
 from analytics_client.agent.chunks import encode_chunk, open_uploads
+from analytics_client.agent.owed import Owed
 from analytics_client.agent.responder import ActiveRound, Responder
 from analytics_client.agent.training.models import Models
 from protos.v1 import agent_pb2, agent_pb2_grpc
@@ -50,8 +51,10 @@ class Link:
         prepare: Prepare,
         on_serving: Callable[[tuple[str, ...]], None],
         on_refused_log: Callable[[LogError], None],
+        owed: Owed,
     ) -> None:
         self.address = address
+        self.owed = owed
         self._identity = identity
         self.log_size = log_size
         self.prepare = prepare
@@ -99,7 +102,7 @@ class _Stream:
         self._link = link
         self._control, self._uploads = agent_pb2_grpc.AgentLinkStub(channel).Connect(), open_uploads(channel)
         self._control_turn, self._upload_turn = asyncio.Lock(), asyncio.Lock()
-        self._to_judge: asyncio.Queue[agent_pb2.ToAgent] = asyncio.Queue()
+        self._to_judge: asyncio.Queue[tuple[agent_pb2.ToAgent, Mapping[bytes, bytes]]] = asyncio.Queue()
         self._models = Models()
         self._rounds: dict[bytes, asyncio.Queue[agent_pb2.ToAgent]] = {}
         self._active: dict[bytes, ActiveRound] = {}
@@ -109,7 +112,12 @@ class _Stream:
     async def serve(self) -> None:
         """Serve until the connection ends. Raises what ended it."""
         with translated(self._link.address):
-            hello = agent_pb2.Hello(log_size=self._link.log_size(), at=int(time.time()), version=version("cohortium"))
+            hello = agent_pb2.Hello(
+                log_size=self._link.log_size(),
+                at=int(time.time()),
+                version=version("cohortium"),
+                owed=self._link.owed.named(),
+            )
             try:
                 await self._send(agent_pb2.FromAgent(hello=hello))
                 jobs = [asyncio.create_task(job()) for job in (self._read, self._judge, self._watch_uploads)]
@@ -136,18 +144,23 @@ class _Stream:
         while (message := await self._control.read()) is not EOF:
             match message.WhichOneof("message"):
                 case "welcome" | "announce" | "head" | "job_closed" | "statement_logged":
-                    self._to_judge.put_nowait(message)
+                    self._to_judge.put_nowait((message, self._link.owed.due()))
                 case "model_piece":
                     self._models.take(message.model_piece)
                 case "round":
                     if queue := self._rounds.get(message.round.round_id):
+                        if message.round.step == "confirmations":  # before which decisions are logged
+                            self._link.owed.add(message.round.round_id, self._active[message.round.round_id].statement)
                         queue.put_nowait(message)
                 case "closed":
                     if active := self._active.get(message.closed.round_id):
                         active.broken_off = (
                             message.closed.outcome or "closed"
                         )  # before its vector leaves, if it has not
-                    self._rounds.get(message.closed.round_id, self._to_judge).put_nowait(message)
+                    if queue := self._rounds.get(message.closed.round_id):
+                        queue.put_nowait(message)
+                    else:
+                        self._to_judge.put_nowait((message, {}))
                 case other:
                     logger.warning("unknown message", kind=str(other)[:20])
 
@@ -159,7 +172,7 @@ class _Stream:
         """Handle announcements and heads one after the other, in the order they came."""
         responder: Responder | None = None
         while True:
-            message = await self._to_judge.get()
+            message, due = await self._to_judge.get()
             kind = message.WhichOneof("message")
             if kind == "welcome":
                 responder = await self._welcome(message.welcome)
@@ -170,13 +183,13 @@ class _Stream:
                 raise IdentityError("the coordinator asked before it made this agent welcome")
             elif kind == "announce":
                 self._models.fill(message.announce)
-                await self._announced(responder, message.announce)
+                await self._announced(responder, message.announce, due)
             elif kind == "job_closed":
                 await self._in_judge(partial(responder.end_job, message.job_closed.request_id))
             elif kind == "statement_logged":
                 await self._in_judge(partial(responder.stated, message.statement_logged.number))
             else:
-                cosignature = await self._in_judge(partial(responder.witness, message.head))
+                cosignature = await self._in_judge(partial(responder.witness, message.head, due))
                 await self._send(agent_pb2.FromAgent(cosignature=cosignature))
             if responder is not None and kind in ("welcome", "announce", "head"):
                 await self._state(responder)
@@ -217,8 +230,8 @@ class _Stream:
                 logger.warning("left a round whose analyst was revoked", round=active.id.hex()[:12])
         await self._in_judge(responder.end_jobs_of_the_gone)
 
-    async def _announced(self, responder: Responder, announce: agent_pb2.Announce) -> None:
-        judging = asyncio.ensure_future(self._in_judge(partial(responder.answer, announce)))
+    async def _announced(self, responder: Responder, announce: agent_pb2.Announce, due: Mapping[bytes, bytes]) -> None:
+        judging = asyncio.ensure_future(self._in_judge(partial(responder.answer, announce, due)))
         try:
             answer, active, refusal = await asyncio.shield(judging)
         except asyncio.CancelledError:  # nobody will hear the answer: what a yes has reserved must not stay so

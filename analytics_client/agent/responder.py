@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from analytics_client.agent import approvals, schedule
 from analytics_client.agent import ledger_care as care
-from analytics_client.agent.announced import check_epoch, check_logged, check_shape, deny, question_of
+from analytics_client.agent.announced import check_epoch, check_logged, check_shape, deny, included, question_of
 from analytics_client.agent.grants import Budgets
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.noise import share
+from analytics_client.agent.owed import Owed
 from analytics_client.agent.sources import Source
 from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, part_of, row_salt, step_of
 from protos.v1 import agent_pb2
@@ -43,10 +44,11 @@ from queries.plan import NoiseShape
 from queries.policy import Decision, Policy, decide
 from queries.schema import Dataset
 from queries.training.plan import JobPlan
+from trust.identity.activity import Activity
 from trust.identity.membership import MembershipDocument
 from trust.identity.requests import VerifiedRequest, verify_request
 from trust.noise import layers
-from trust.question import AnyPlan, facts_of, plan_of
+from trust.question import AnyPlan, facts_of, plan_of, shape_of
 from trust.release import request_envelope_hash
 from trust.secagg import AgentRound, Member, PairKeys, RoundParameters, parse_parameters
 from trust.secagg.masks import Ring
@@ -90,6 +92,8 @@ class ActiveRound:
     vector: Future[Ring] = field(repr=False)
     analyst: str = ""
     analyst_key: bytes = field(default=b"", repr=False)
+    statement: bytes = field(default=b"", repr=False)
+    """The decision, as it was signed: the log will have to show it."""
     broken_off: str = ""
     """Why it ends before its time."""
     sent: bool = False
@@ -123,6 +127,8 @@ class Responder:
         membership: MembershipDocument,
         witness: Witness,
         journal: Journal,
+        owed: Owed,
+        activities: Mapping[int, Sequence[Activity]],
         salt: bytes,
         work: Executor,
     ) -> None:
@@ -139,6 +145,8 @@ class Responder:
         }
         self._witness = witness
         self._journal = journal
+        self._owed = owed
+        self._activities = activities
         self._salt = salt
         self._work = work
 
@@ -159,8 +167,12 @@ class Responder:
 
     # --- the announcement ----------------------------------------------------------------------------------------
 
-    def answer(self, announce: agent_pb2.Announce) -> tuple[agent_pb2.Answer, ActiveRound | None, LogError | None]:
+    def answer(
+        self, announce: agent_pb2.Announce, due: Mapping[bytes, bytes]
+    ) -> tuple[agent_pb2.Answer, ActiveRound | None, LogError | None]:
         """Judge an announcement: return the signed answer, the round where it is a yes, and what is wrong with the log.
+
+        `due` are the own decisions, by round, that its head has to show in the log.
 
         Nothing is reserved, and the round id is not used up, unless the answer is a yes; what is reserved then is
         durable before this returns.
@@ -182,6 +194,7 @@ class Responder:
                 decision.round_id, decision.request_id = parameters.round_id, parameters.request_id
             finally:
                 line = self._advance(announce.head, note)  # in any case: the next announcement builds on this head
+            self._check_own(announce.head, due)
             active, join = self._accept(announce, parameters, decision, head)
         except CohortiumError as error:
             deny(decision, error)
@@ -206,8 +219,11 @@ class Responder:
     def _record(self, answer: agent_pb2.Answer, active: ActiveRound | None) -> None:
         """Make the signed decision an entry of the own log; where that fails, take a yes back and raise."""
         statement = agent_pb2.Answer(decision=answer.decision, signature=answer.signature)
+        encoded = statement.SerializeToString(deterministic=True)
+        if active is not None:
+            active.statement = encoded
         try:
-            self._journal.append(statement.SerializeToString(deterministic=True))
+            self._journal.append(encoded)
         except ServiceError:
             if active is not None:
                 self.end(active)
@@ -242,13 +258,27 @@ class Responder:
         """A statement is in the log."""
         care.sent(self._ledger, number)
 
-    def witness(self, head: agent_pb2.Head) -> agent_pb2.Cosignature:
-        """Check that the log only grew, persist its head, then cosign it. Raises LogError on a fork or rewind."""
+    def witness(self, head: agent_pb2.Head, due: Mapping[bytes, bytes]) -> agent_pb2.Cosignature:
+        """Check that the log only grew, persist its head, then cosign it. `due` is as in `answer`.
+
+        Raises LogError on a fork or rewind, and where the log does not hold this institution's word as it gave it.
+        """
         line = self._advance(head, self._ledger.set_head)
+        self._check_own(head, due)
         return agent_pb2.Cosignature(size=self._witness.size, line=line)
 
     def _advance(self, head: agent_pb2.Head, persist: Callable[[int, bytes], None]) -> str:
         return self._witness.advance(head.checkpoint, head.old_size, list(head.consistency), persist=persist)
+
+    def _check_own(self, head: agent_pb2.Head, due: Mapping[bytes, bytes]) -> None:
+        self._owed.check(
+            head.recorded,
+            due,
+            institution=self._me,
+            keys=lambda: self._membership.keys_of(self._me),
+            size=self._witness.size,
+            root=self._witness.root,
+        )
 
     def _accept(
         self,
@@ -268,11 +298,12 @@ class Responder:
             raise QueryError("the round was announced for another request than the one that came with it")
         if parameters.membership_hash != self._membership.hash:
             raise QueryError("the round was announced under another membership epoch", hint="ask again")
-        check_logged(announce, verified, self._witness)
+        entry = included(announce.inclusion, self._witness)
         if verified.seen is not None:
             seen = Shown(f"analyst {verified.analyst!r}", verified.seen.size, verified.seen.root, verified.seen_note)
             require_one_log(seen, self._witness.shown, list(announce.seen_consistency))
         served, plan = self._plan(verified)
+        check_logged(entry, verified, shape_of(plan), self._activities)
         granted = self._granted()
         decision.policy_hash = granted.digest
         step = step_of(announce, plan, granted.models)

@@ -22,6 +22,7 @@ from analytics_client.agent.journal import FILE as JOURNAL
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
+from analytics_client.agent.owed import Owed
 from analytics_client.agent.policy_file import PolicyFile
 from analytics_client.agent.responder import Granted, Responder, Served
 from analytics_client.agent.sources import Source, open_source
@@ -30,6 +31,7 @@ from protos.v1 import agent_pb2
 from queries.errors import ConfigError, LogError
 from queries.schema import Dataset
 from trust.identity import files, keys, membership
+from trust.identity.activity import Activity
 from trust.identity.dataset import verify_dataset
 from trust.identity.membership import MembershipDocument
 from trust.rpc.channel import TlsIdentity
@@ -71,6 +73,8 @@ class Agent:
         self._salt = self._load_salt()
         self._membership = self._load_membership()
         self._witness: Witness | None = None
+        self._owed = Owed()
+        self._activities: dict[int, tuple[Activity, ...]] = {}
         self._sources: dict[str, tuple[bytes, Source]] = {}
         self._identity_key = self._profile.identity_key()
         self._epoch_key = self._profile.epoch_key()
@@ -91,6 +95,7 @@ class Agent:
             prepare=self._prepare,
             on_serving=self._announce,
             on_refused_log=self._keep_evidence,
+            owed=self._owed,
         )
         try:
             await link.run()
@@ -123,6 +128,7 @@ class Agent:
         if self._membership is None or document.hash != self._membership.hash:
             files.replace(self._folder / MEMBERSHIP, envelope, secret=False)
             self._membership = document
+        self._activities[document.epoch] = document.activities
         self._compare(document, welcome.cosigned)
         self._state_policy()
         size, root = self._ledger.head()
@@ -151,6 +157,8 @@ class Agent:
             membership=document,
             witness=witness,
             journal=self._journal,
+            owed=self._owed,
+            activities=self._activities,
             salt=self._salt,
             work=self._work,
         )

@@ -200,10 +200,21 @@ class _Run:
         except DecodeError:
             self.find(f"the statement of {event.institution} cannot be read", seq)
             return
-        if (decision.institution, decision.request_id, decision.allowed, decision.policy_hash) != (
+        if (
+            decision.institution,
+            decision.request_id,
+            decision.allowed,
+            decision.rule or decision.code,
+            decision.rho_nano_before,
+            decision.rho_nano_after,
+            decision.policy_hash,
+        ) != (
             event.institution,
             event.request_id,
             event.allowed,
+            event.rule,
+            event.rho_nano_before,
+            event.rho_nano_after,
             event.policy_hash,
         ):
             self.find(f"records another decision than {event.institution} signed", seq)

@@ -67,6 +67,7 @@ class AgentServicer(agent_pb2_grpc.AgentLinkServicer):
         _check_clock(first.hello.at, peer)
         connection = AgentConnection(id=peer.id, sent_size=first.hello.log_size)
         connection.cosigned = await self._witnessing.newest_of(peer.id)
+        connection.recorded = await self._witnessing.look_up(peer.id, first.hello.owed)
         self._hub.register(connection)
         logger.info("agent connected", institution=peer.id, version=first.hello.version[:40])
         reader = asyncio.create_task(self._read(context, connection))

@@ -146,6 +146,8 @@ class Asking:
                     self._live.step("logged", ())
                 else:
                     self._heads = await self._tools.witnessing.latest(self._heads.seq, seen=self._heads.seen)
+                if not self._tools.witnessing.covers(self._heads):  # a decision was logged while this was written
+                    self._heads = await self._tools.witnessing.latest(self._heads.seq, seen=self._heads.seen)
                 round_ = self._round = self._new_round(job)
                 round_.head = self._heads.size, self._heads.root
                 round_.start()
@@ -230,10 +232,12 @@ class Asking:
         )
 
     async def _log_decisions(self, round_: Round) -> None:
-        entries = [records.decided(d) for _, d in sorted(round_.decisions.items())]
-        if not entries:
+        decisions = dict(sorted(round_.decisions.items()))
+        if not decisions:
             return
-        await self._tools.database.write(lambda uow: self._tools.log.append_in(uow, entries))
+        entries = [records.decided(decision) for decision in decisions.values()]
+        first = await self._tools.database.write(lambda uow: self._tools.log.append_in(uow, entries))
+        self._tools.witnessing.logged(first, tuple(decisions))
 
     async def _log_restart(self, round_: Round, accused: tuple[str, ...]) -> None:
         """Write who was found cheating, before the next round begins without them."""

@@ -30,8 +30,8 @@ class AgentConnection:
     """An open control stream.
 
     `sent_size` is the log size of the last head put into the queue, `serving` the schema hash of every dataset that the
-    agent has loaded, `cosigned` the newest head that it had cosigned when it connected, `rounds`
-    who listens for its messages, by round id.
+    agent has loaded, `cosigned` the newest head that it had cosigned when it connected, `recorded`
+    the entries of its own decisions that it is to be shown, `rounds` who listens for its messages, by round id.
     """
 
     id: str
@@ -40,6 +40,7 @@ class AgentConnection:
     cosigned: bytes = b""
     serving: dict[str, bytes] = field(default_factory=dict)
     outgoing: asyncio.Queue[agent_pb2.ToAgent | None] = field(default_factory=asyncio.Queue)
+    recorded: list[int] = field(default_factory=list)
     rounds: dict[bytes, RoundListener] = field(default_factory=dict)
 
     def send(self, message: agent_pb2.ToAgent) -> None:

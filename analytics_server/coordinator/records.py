@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 from analytics_server.coordinator.outcomes import Dropout, SignedDecision
 from protos.v1 import agent_pb2, log_pb2
+from trust import logged
 from trust.identity.activity import Activity
 from trust.identity.requests import VerifiedRequest
 from trust.question import model_hash
-from trust.release import release_hash, request_envelope_hash
+from trust.release import release_hash
 
 COORDINATOR = "coordinator"
 
@@ -24,18 +25,7 @@ def requested(request: VerifiedRequest, shape: str, activity: Activity | None) -
     return log_pb2.LogEntry(
         at_ms=_now_ms(),
         actor=request.analyst,
-        requested=log_pb2.Requested(
-            request_id=request.request_id,
-            envelope_hash=request_envelope_hash(request.payload),
-            analyst=request.analyst,
-            purpose=request.purpose,
-            dataset=request.dataset,
-            shape=shape,
-            rho_nano=request.rho_nano,
-            minimum_cohort=request.minimum_cohort,
-            activity="" if activity is None else activity.name,
-            category="" if activity is None else activity.category,
-        ),
+        requested=logged.requested(request, shape, activity),
     )
 
 
@@ -43,18 +33,7 @@ def decided(signed: SignedDecision) -> log_pb2.LogEntry:
     """An institution allowed or denied a request."""
     decision = signed.decision
     return log_pb2.LogEntry(
-        at_ms=_now_ms(),
-        actor=decision.institution,
-        decided=log_pb2.Decided(
-            request_id=decision.request_id,
-            institution=decision.institution,
-            allowed=decision.allowed,
-            rule=decision.rule or decision.code,
-            statement=signed.statement,
-            rho_nano_before=decision.rho_nano_before,
-            rho_nano_after=decision.rho_nano_after,
-            policy_hash=decision.policy_hash,
-        ),
+        at_ms=_now_ms(), actor=decision.institution, decided=logged.decided(decision, signed.statement)
     )
 
 

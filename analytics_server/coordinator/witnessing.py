@@ -7,22 +7,25 @@ proof starts from what that agent was sent before. Must not know: queries, round
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.coordinator.database import Database
 from analytics_server.coordinator.directory import Directory
-from analytics_server.coordinator.hub import Hub
+from analytics_server.coordinator.hub import AgentConnection, Hub
 from analytics_server.store import UnitOfWork
 from protos.v1 import agent_pb2, analyst_pb2, envelope_pb2
 from queries.errors import LogError
 from trust.question import model_hash
+from trust.tlog.entries import decode
 
 PIECE = 1 << 20
 """A longer model travels in pieces of as many bytes."""
+MAX_OWED = 4096
+"""How many of its own decisions an agent that connects is shown."""
 logger = structlog.get_logger("cohortium.coordinator")
 
 
@@ -40,10 +43,25 @@ class Heads:
     seen: int = 0
     """Size of the head that the request's analyst has seen; `seen_consistency` leads from there to this one."""
     seen_consistency: tuple[bytes, ...] = ()
+    recorded: Mapping[int, analyst_pb2.LogProof] = field(default_factory=dict)
+    """Decisions that institutions are to be shown, by entry."""
 
-    def head(self, old_size: int) -> agent_pb2.Head:
-        """Return the head for an agent that was sent `old_size` before."""
-        return agent_pb2.Head(checkpoint=self.note, old_size=old_size, consistency=self.consistency.get(old_size, ()))
+    def covers(self, connection: AgentConnection) -> bool:
+        """Whether this head shows all that the agent may demand to see."""
+        return all(seq in self.recorded for seq in connection.recorded)
+
+    def show(self, connection: AgentConnection) -> agent_pb2.Head:
+        """Return the head for an agent, which has been sent it from then on."""
+        old_size = connection.sent_size
+        head = agent_pb2.Head(
+            checkpoint=self.note,
+            old_size=old_size,
+            consistency=self.consistency.get(old_size, ()),
+            recorded=[self.recorded[seq] for seq in connection.recorded],
+        )
+        connection.recorded.clear()
+        connection.sent_size = max(old_size, self.size)
+        return head
 
 
 class Witnessing:
@@ -69,7 +87,9 @@ class Witnessing:
                 f"you have seen a log of {seen} entries, this one has {size}",
                 hint="it was restored from an old copy, or you are shown another one: tell the auditor",
             )
-        sent = {connection.sent_size for connection in self._hub.all()}
+        connections = self._hub.all()
+        sent = {connection.sent_size for connection in connections}
+        owed = sorted({entry for connection in connections for entry in tuple(connection.recorded) if entry < size})
         return Heads(
             size=size,
             note=checkpoint.note,
@@ -80,11 +100,40 @@ class Witnessing:
             root=checkpoint.root,
             seen=seen,
             seen_consistency=tuple(uow.consistency(seen, size)) if 0 < seen < size else (),
+            recorded={
+                entry: analyst_pb2.LogProof(seq=entry, leaf=uow.leaf(entry), hashes=path)
+                for entry, path in uow.inclusions(owed).items()
+            },
         )
 
     async def latest(self, seq: int | None, *, seen: int = 0) -> Heads:
         """As `prove`, in a transaction of its own. To be called while holding `turn`."""
-        return await self._database.read(lambda uow: self.prove(uow, seq, seen=seen))
+        while True:
+            heads = await self._database.read(lambda uow: self.prove(uow, seq, seen=seen))
+            if self.covers(heads):
+                return heads
+
+    def covers(self, heads: Heads) -> bool:
+        """Whether every agent may be sent this head: more can have been logged since it was read."""
+        return all(heads.covers(connection) for connection in self._hub.all())
+
+    def logged(self, first: int, institutions: Sequence[str]) -> None:
+        """The decisions of these institutions are entries from `first` on: the next head shows each its own."""
+        for seq, institution in enumerate(institutions, first):
+            if connection := self._hub.get(institution):
+                connection.recorded.append(seq)
+
+    async def look_up(self, institution: str, owed: Sequence[agent_pb2.OwnDecision]) -> list[int]:
+        """Return the entries of decisions that an agent, which connects, says it has not been shown."""
+
+        def read(uow: UnitOfWork) -> list[int]:
+            found = []
+            for own in owed[:MAX_OWED]:
+                rows = uow.leaves(0, MAX_OWED, request_id=own.request_id.hex(), kind="decided", institution=institution)
+                found += [row.seq for row in rows if _round_of(row.leaf) == own.round_id]
+            return found
+
+        return await self._database.read(read) if owed else []
 
     def announce(
         self,
@@ -108,7 +157,7 @@ class Witnessing:
                 announce = agent_pb2.Announce(
                     parameters=parameters,
                     request=request,
-                    head=heads.head(connection.sent_size),
+                    head=heads.show(connection),
                     inclusion=inclusion,
                     seen_consistency=heads.seen_consistency,
                     job=job,
@@ -116,7 +165,6 @@ class Witnessing:
                 for piece in pieces:
                     connection.send(piece)
                 connection.send(agent_pb2.ToAgent(announce=announce))
-                connection.sent_size = max(connection.sent_size, heads.size)
 
     def cosigned(self, institution: str, cosignature: agent_pb2.Cosignature) -> None:
         """Take a cosignature; a later one of the same institution covers every earlier one."""
@@ -128,8 +176,7 @@ class Witnessing:
             heads = await self.latest(None)
             for connection in self._hub.all():
                 if connection.welcomed and connection.sent_size < heads.size:
-                    connection.send(agent_pb2.ToAgent(head=heads.head(connection.sent_size)))
-                    connection.sent_size = heads.size
+                    connection.send(agent_pb2.ToAgent(head=heads.show(connection)))
         await self._store_received()
 
     async def newest_of(self, institution: str) -> bytes:
@@ -158,6 +205,11 @@ class Witnessing:
                     self._log.add_cosignature(uow, cosignature.size, member, known.identity_key, cosignature.line)
             except LogError as error:
                 logger.warning("cosignature not kept", institution=member, reason=error.message)
+
+
+def _round_of(leaf: bytes) -> bytes:
+    answer = agent_pb2.Answer.FromString(decode(leaf).decided.statement)
+    return agent_pb2.Decision.FromString(answer.decision).round_id
 
 
 def _in_pieces(job: agent_pb2.JobRound) -> tuple[list[agent_pb2.ToAgent], agent_pb2.JobRound]:

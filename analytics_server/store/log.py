@@ -27,6 +27,8 @@ FILTERS = FIELDS
 _BATCH = 1000
 _NARROW = 2
 """Digits of a request's id from which on those that begin so are few enough to be sorted."""
+_PATHS = 16
+"""How many proofs read their nodes together: a statement has a term for each node, and databases limit those."""
 _COLUMNS = tuple(field.name for field in fields(entries.Columns))
 
 
@@ -111,6 +113,13 @@ class Log(Shards):
     def inclusion(self, seq: int, size: int | None = None) -> list[bytes]:
         """Return the audit path of an entry in the tree of the first `size` entries."""
         return self._tree(self.tree_size()).inclusion(seq, size)
+
+    def inclusions(self, seqs: Sequence[int]) -> dict[int, list[bytes]]:
+        """Return the audit paths of several entries in the whole tree."""
+        tree, found = self._tree(self.tree_size()), dict[int, list[bytes]]()
+        for start in range(0, len(seqs), _PATHS):
+            found |= tree.inclusions(seqs[start : start + _PATHS])
+        return found
 
     def consistency(self, old: int, new: int | None = None) -> list[bytes]:
         """Return the proof that the log of size `old` is a prefix of the log of size `new`."""

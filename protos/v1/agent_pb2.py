@@ -26,7 +26,7 @@ from protos.v1 import analyst_pb2 as protos_dot_v1_dot_analyst__pb2
 from protos.v1 import envelope_pb2 as protos_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/agent.proto\x12\x0c\x63ohortium.v1\x1a\x17protos/v1/analyst.proto\x1a\x18protos/v1/envelope.proto\"\x9b\x02\n\tFromAgent\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.cohortium.v1.HelloH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cohortium.v1.AnswerH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12\x30\n\x0b\x63osignature\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.CosignatureH\x00\x12(\n\x07serving\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.ServingH\x00\x12,\n\tstatement\x18\x46 \x01(\x0b\x32\x17.cohortium.v1.StatementH\x00\x42\t\n\x07message\"\x83\x03\n\x07ToAgent\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.cohortium.v1.WelcomeH\x00\x12*\n\x08\x61nnounce\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.AnnounceH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12+\n\x06\x63losed\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.RoundClosedH\x00\x12\"\n\x04head\x18\x05 \x01(\x0b\x32\x12.cohortium.v1.HeadH\x00\x12-\n\njob_closed\x18< \x01(\x0b\x32\x17.cohortium.v1.JobClosedH\x00\x12\x39\n\x10statement_logged\x18\x46 \x01(\x0b\x32\x1d.cohortium.v1.StatementLoggedH\x00\x12/\n\x0bmodel_piece\x18= \x01(\x0b\x32\x18.cohortium.v1.ModelPieceH\x00\x42\t\n\x07message\"6\n\x05Hello\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\t\"1\n\x07Serving\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.cohortium.v1.Served\".\n\x06Served\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"}\n\x07Welcome\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12(\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\x10\n\x08\x63osigned\x18\x46 \x01(\x0c\"A\n\x04Head\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\"\xd3\x01\n\x08\x41nnounce\x12\x12\n\nparameters\x18\x01 \x01(\x0c\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12 \n\x04head\x18\x03 \x01(\x0b\x32\x12.cohortium.v1.Head\x12)\n\tinclusion\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.LogProof\x12\x18\n\x10seen_consistency\x18( \x03(\x0c\x12#\n\x03job\x18< \x01(\x0b\x32\x16.cohortium.v1.JobRound\";\n\x08JobRound\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x03 \x01(\x0c\"<\n\nModelPiece\x12\x12\n\nmodel_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"}\n\x06\x41nswer\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x0c\n\x04join\x18\x04 \x01(\x0c\x12.\n\x0b\x63osignature\x18\x05 \x01(\x0b\x32\x19.cohortium.v1.Cosignature\"\x9b\x03\n\x08\x44\x65\x63ision\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x10\n\x08round_id\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x17\n\x0frho_nano_before\x18\t \x01(\x04\x12\x16\n\x0erho_nano_after\x18\n \x01(\x04\x12\x10\n\x08log_size\x18) \x01(\x04\x12\x10\n\x08log_root\x18* \x01(\x0c\x12\x10\n\x08own_size\x18+ \x01(\x04\x12\x10\n\x08own_root\x18, \x01(\x0c\x12\x17\n\x0f\x62udget_permille\x18( \x01(\r\x12\x15\n\rrho_nano_left\x18\x46 \x01(\x04\x12\x19\n\x11rho_nano_left_all\x18G \x01(\x04\x12\r\n\x05\x65poch\x18P \x01(\x04\x12\x13\n\x0bpolicy_hash\x18Q \x01(\x0c\x12\x0c\n\x04slot\x18< \x01(\r\x12\x12\n\nmodel_hash\x18= \x01(\x0c\")\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04line\x18\x02 \x01(\t\"/\n\tStatement\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"q\n\x10StatementContent\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\r\n\x05\x61\x62out\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\x0c\"!\n\x0fStatementLogged\x12\x0e\n\x06number\x18\x01 \x01(\x04\"?\n\x0cRoundMessage\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"0\n\x0bRoundClosed\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x1f\n\tJobClosed\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"?\n\x0bUploadChunk\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\"\x0f\n\rUploadReceipt2\x8e\x01\n\tAgentLink\x12=\n\x07\x43onnect\x12\x17.cohortium.v1.FromAgent\x1a\x15.cohortium.v1.ToAgent(\x01\x30\x01\x12\x42\n\x06Upload\x12\x19.cohortium.v1.UploadChunk\x1a\x1b.cohortium.v1.UploadReceipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/v1/agent.proto\x12\x0c\x63ohortium.v1\x1a\x17protos/v1/analyst.proto\x1a\x18protos/v1/envelope.proto\"\x9b\x02\n\tFromAgent\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.cohortium.v1.HelloH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cohortium.v1.AnswerH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12\x30\n\x0b\x63osignature\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.CosignatureH\x00\x12(\n\x07serving\x18\x05 \x01(\x0b\x32\x15.cohortium.v1.ServingH\x00\x12,\n\tstatement\x18\x46 \x01(\x0b\x32\x17.cohortium.v1.StatementH\x00\x42\t\n\x07message\"\x83\x03\n\x07ToAgent\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.cohortium.v1.WelcomeH\x00\x12*\n\x08\x61nnounce\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.AnnounceH\x00\x12+\n\x05round\x18\x03 \x01(\x0b\x32\x1a.cohortium.v1.RoundMessageH\x00\x12+\n\x06\x63losed\x18\x04 \x01(\x0b\x32\x19.cohortium.v1.RoundClosedH\x00\x12\"\n\x04head\x18\x05 \x01(\x0b\x32\x12.cohortium.v1.HeadH\x00\x12-\n\njob_closed\x18< \x01(\x0b\x32\x17.cohortium.v1.JobClosedH\x00\x12\x39\n\x10statement_logged\x18\x46 \x01(\x0b\x32\x1d.cohortium.v1.StatementLoggedH\x00\x12/\n\x0bmodel_piece\x18= \x01(\x0b\x32\x18.cohortium.v1.ModelPieceH\x00\x42\t\n\x07message\"_\n\x05Hello\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\'\n\x04owed\x18Z \x03(\x0b\x32\x19.cohortium.v1.OwnDecision\"3\n\x0bOwnDecision\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\"1\n\x07Serving\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.cohortium.v1.Served\".\n\x06Served\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x13\n\x0bschema_hash\x18\x02 \x01(\x0c\"}\n\x07Welcome\x12*\n\nmembership\x18\x01 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12(\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\x16.cohortium.v1.Envelope\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\x10\n\x08\x63osigned\x18\x46 \x01(\x0c\"k\n\x04Head\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x03 \x03(\x0c\x12(\n\x08recorded\x18Z \x03(\x0b\x32\x16.cohortium.v1.LogProof\"\xd3\x01\n\x08\x41nnounce\x12\x12\n\nparameters\x18\x01 \x01(\x0c\x12\'\n\x07request\x18\x02 \x01(\x0b\x32\x16.cohortium.v1.Envelope\x12 \n\x04head\x18\x03 \x01(\x0b\x32\x12.cohortium.v1.Head\x12)\n\tinclusion\x18\x04 \x01(\x0b\x32\x16.cohortium.v1.LogProof\x12\x18\n\x10seen_consistency\x18( \x03(\x0c\x12#\n\x03job\x18< \x01(\x0b\x32\x16.cohortium.v1.JobRound\";\n\x08JobRound\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x03 \x01(\x0c\"<\n\nModelPiece\x12\x12\n\nmodel_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"}\n\x06\x41nswer\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x0c\n\x04join\x18\x04 \x01(\x0c\x12.\n\x0b\x63osignature\x18\x05 \x01(\x0b\x32\x19.cohortium.v1.Cosignature\"\x9b\x03\n\x08\x44\x65\x63ision\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12\x10\n\x08round_id\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0c\n\x04hint\x18\x08 \x01(\t\x12\x17\n\x0frho_nano_before\x18\t \x01(\x04\x12\x16\n\x0erho_nano_after\x18\n \x01(\x04\x12\x10\n\x08log_size\x18) \x01(\x04\x12\x10\n\x08log_root\x18* \x01(\x0c\x12\x10\n\x08own_size\x18+ \x01(\x04\x12\x10\n\x08own_root\x18, \x01(\x0c\x12\x17\n\x0f\x62udget_permille\x18( \x01(\r\x12\x15\n\rrho_nano_left\x18\x46 \x01(\x04\x12\x19\n\x11rho_nano_left_all\x18G \x01(\x04\x12\r\n\x05\x65poch\x18P \x01(\x04\x12\x13\n\x0bpolicy_hash\x18Q \x01(\x0c\x12\x0c\n\x04slot\x18< \x01(\r\x12\x12\n\nmodel_hash\x18= \x01(\x0c\")\n\x0b\x43osignature\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04line\x18\x02 \x01(\t\"/\n\tStatement\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"q\n\x10StatementContent\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\r\n\x05\x61\x62out\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\x0c\"!\n\x0fStatementLogged\x12\x0e\n\x06number\x18\x01 \x01(\x04\"?\n\x0cRoundMessage\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"0\n\x0bRoundClosed\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0f\n\x07outcome\x18\x02 \x01(\t\"\x1f\n\tJobClosed\x12\x12\n\nrequest_id\x18\x01 \x01(\x0c\"?\n\x0bUploadChunk\x12\x10\n\x08round_id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\"\x0f\n\rUploadReceipt2\x8e\x01\n\tAgentLink\x12=\n\x07\x43onnect\x12\x17.cohortium.v1.FromAgent\x1a\x15.cohortium.v1.ToAgent(\x01\x30\x01\x12\x42\n\x06Upload\x12\x19.cohortium.v1.UploadChunk\x1a\x1b.cohortium.v1.UploadReceipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,43 +38,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOAGENT']._serialized_start=377
   _globals['_TOAGENT']._serialized_end=764
   _globals['_HELLO']._serialized_start=766
-  _globals['_HELLO']._serialized_end=820
-  _globals['_SERVING']._serialized_start=822
-  _globals['_SERVING']._serialized_end=871
-  _globals['_SERVED']._serialized_start=873
-  _globals['_SERVED']._serialized_end=919
-  _globals['_WELCOME']._serialized_start=921
-  _globals['_WELCOME']._serialized_end=1046
-  _globals['_HEAD']._serialized_start=1048
-  _globals['_HEAD']._serialized_end=1113
-  _globals['_ANNOUNCE']._serialized_start=1116
-  _globals['_ANNOUNCE']._serialized_end=1327
-  _globals['_JOBROUND']._serialized_start=1329
-  _globals['_JOBROUND']._serialized_end=1388
-  _globals['_MODELPIECE']._serialized_start=1390
-  _globals['_MODELPIECE']._serialized_end=1450
-  _globals['_ANSWER']._serialized_start=1452
-  _globals['_ANSWER']._serialized_end=1577
-  _globals['_DECISION']._serialized_start=1580
-  _globals['_DECISION']._serialized_end=1991
-  _globals['_COSIGNATURE']._serialized_start=1993
-  _globals['_COSIGNATURE']._serialized_end=2034
-  _globals['_STATEMENT']._serialized_start=2036
-  _globals['_STATEMENT']._serialized_end=2083
-  _globals['_STATEMENTCONTENT']._serialized_start=2085
-  _globals['_STATEMENTCONTENT']._serialized_end=2198
-  _globals['_STATEMENTLOGGED']._serialized_start=2200
-  _globals['_STATEMENTLOGGED']._serialized_end=2233
-  _globals['_ROUNDMESSAGE']._serialized_start=2235
-  _globals['_ROUNDMESSAGE']._serialized_end=2298
-  _globals['_ROUNDCLOSED']._serialized_start=2300
-  _globals['_ROUNDCLOSED']._serialized_end=2348
-  _globals['_JOBCLOSED']._serialized_start=2350
-  _globals['_JOBCLOSED']._serialized_end=2381
-  _globals['_UPLOADCHUNK']._serialized_start=2383
-  _globals['_UPLOADCHUNK']._serialized_end=2446
-  _globals['_UPLOADRECEIPT']._serialized_start=2448
-  _globals['_UPLOADRECEIPT']._serialized_end=2463
-  _globals['_AGENTLINK']._serialized_start=2466
-  _globals['_AGENTLINK']._serialized_end=2608
+  _globals['_HELLO']._serialized_end=861
+  _globals['_OWNDECISION']._serialized_start=863
+  _globals['_OWNDECISION']._serialized_end=914
+  _globals['_SERVING']._serialized_start=916
+  _globals['_SERVING']._serialized_end=965
+  _globals['_SERVED']._serialized_start=967
+  _globals['_SERVED']._serialized_end=1013
+  _globals['_WELCOME']._serialized_start=1015
+  _globals['_WELCOME']._serialized_end=1140
+  _globals['_HEAD']._serialized_start=1142
+  _globals['_HEAD']._serialized_end=1249
+  _globals['_ANNOUNCE']._serialized_start=1252
+  _globals['_ANNOUNCE']._serialized_end=1463
+  _globals['_JOBROUND']._serialized_start=1465
+  _globals['_JOBROUND']._serialized_end=1524
+  _globals['_MODELPIECE']._serialized_start=1526
+  _globals['_MODELPIECE']._serialized_end=1586
+  _globals['_ANSWER']._serialized_start=1588
+  _globals['_ANSWER']._serialized_end=1713
+  _globals['_DECISION']._serialized_start=1716
+  _globals['_DECISION']._serialized_end=2127
+  _globals['_COSIGNATURE']._serialized_start=2129
+  _globals['_COSIGNATURE']._serialized_end=2170
+  _globals['_STATEMENT']._serialized_start=2172
+  _globals['_STATEMENT']._serialized_end=2219
+  _globals['_STATEMENTCONTENT']._serialized_start=2221
+  _globals['_STATEMENTCONTENT']._serialized_end=2334
+  _globals['_STATEMENTLOGGED']._serialized_start=2336
+  _globals['_STATEMENTLOGGED']._serialized_end=2369
+  _globals['_ROUNDMESSAGE']._serialized_start=2371
+  _globals['_ROUNDMESSAGE']._serialized_end=2434
+  _globals['_ROUNDCLOSED']._serialized_start=2436
+  _globals['_ROUNDCLOSED']._serialized_end=2484
+  _globals['_JOBCLOSED']._serialized_start=2486
+  _globals['_JOBCLOSED']._serialized_end=2517
+  _globals['_UPLOADCHUNK']._serialized_start=2519
+  _globals['_UPLOADCHUNK']._serialized_end=2582
+  _globals['_UPLOADRECEIPT']._serialized_start=2584
+  _globals['_UPLOADRECEIPT']._serialized_end=2599
+  _globals['_AGENTLINK']._serialized_start=2602
+  _globals['_AGENTLINK']._serialized_end=2744
 # @@protoc_insertion_point(module_scope)

@@ -45,14 +45,24 @@ class ToAgent(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., announce: _Optional[_Union[Announce, _Mapping]] = ..., round: _Optional[_Union[RoundMessage, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., job_closed: _Optional[_Union[JobClosed, _Mapping]] = ..., statement_logged: _Optional[_Union[StatementLogged, _Mapping]] = ..., model_piece: _Optional[_Union[ModelPiece, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("log_size", "at", "version")
+    __slots__ = ("log_size", "at", "version", "owed")
     LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    OWED_FIELD_NUMBER: _ClassVar[int]
     log_size: int
     at: int
     version: str
-    def __init__(self, log_size: _Optional[int] = ..., at: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    owed: _containers.RepeatedCompositeFieldContainer[OwnDecision]
+    def __init__(self, log_size: _Optional[int] = ..., at: _Optional[int] = ..., version: _Optional[str] = ..., owed: _Optional[_Iterable[_Union[OwnDecision, _Mapping]]] = ...) -> None: ...
+
+class OwnDecision(_message.Message):
+    __slots__ = ("request_id", "round_id")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: bytes
+    round_id: bytes
+    def __init__(self, request_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ...) -> None: ...
 
 class Serving(_message.Message):
     __slots__ = ("datasets",)
@@ -81,14 +91,16 @@ class Welcome(_message.Message):
     def __init__(self, membership: _Optional[_Union[_envelope_pb2.Envelope, _Mapping]] = ..., datasets: _Optional[_Iterable[_Union[_envelope_pb2.Envelope, _Mapping]]] = ..., at: _Optional[int] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("checkpoint", "old_size", "consistency")
+    __slots__ = ("checkpoint", "old_size", "consistency", "recorded")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     OLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
     checkpoint: bytes
     old_size: int
     consistency: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, checkpoint: _Optional[bytes] = ..., old_size: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    recorded: _containers.RepeatedCompositeFieldContainer[_analyst_pb2.LogProof]
+    def __init__(self, checkpoint: _Optional[bytes] = ..., old_size: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ..., recorded: _Optional[_Iterable[_Union[_analyst_pb2.LogProof, _Mapping]]] = ...) -> None: ...
 
 class Announce(_message.Message):
     __slots__ = ("parameters", "request", "head", "inclusion", "seen_consistency", "job")

@@ -121,8 +121,8 @@ def test_an_agent_that_answers_after_the_deadline_keeps_no_reservation(
 ) -> None:
     original, late = Responder.answer, threading.Event()
 
-    def answer(responder: Responder, announce: Any) -> Any:
-        found = original(responder, announce)
+    def answer(responder: Responder, *announced: Any) -> Any:
+        found = original(responder, *announced)
         if responder._me == "ash" and not late.is_set():
             late.set()
             time.sleep(4)  # the joining deadline of this consortium is 3 s
@@ -248,11 +248,11 @@ def test_an_agent_that_was_still_judging_when_the_coordinator_died_keeps_no_rese
 ) -> None:
     original, judging, go = Responder.answer, threading.Event(), threading.Event()
 
-    def answer(responder: Responder, announce: Any) -> Any:
+    def answer(responder: Responder, *announced: Any) -> Any:
         if responder._me == "ash":
             judging.set()
             go.wait(10)
-        return original(responder, announce)
+        return original(responder, *announced)
 
     monkeypatch.setattr(Responder, "answer", answer)
 

@@ -83,6 +83,8 @@ def test_inclusion_proof_is_the_recursion_and_verifies(size: int, data: st.DataO
     proof = grow(leaves).inclusion(seq, at)
     assert proof == naive_path(seq, leaves[:at])
     merkle.verify_inclusion(merkle.leaf_hash(leaves[seq]), seq, at, proof, naive_root(leaves[:at]))
+    several = data.draw(st.lists(st.integers(0, size - 1), max_size=8, unique=True))
+    assert grow(leaves).inclusions(several) == {each: naive_path(each, leaves) for each in several}
 
 
 @given(sizes, st.data())

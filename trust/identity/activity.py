@@ -5,7 +5,7 @@ Governance decides on them, and every membership lists them. Must not know: who 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from queries.errors import IdentityError
@@ -42,6 +42,11 @@ def check_activities(activities: Sequence[Activity]) -> None:
         for purpose in activity.purposes:
             if taken.setdefault(purpose, activity.name) != activity.name:
                 raise IdentityError(f"purpose {purpose!r} belongs to {taken[purpose]!r} and to {activity.name!r}")
+
+
+def activity_of(activities: Iterable[Activity], purpose: str) -> Activity | None:
+    """Return the one that a purpose belongs to, None where it belongs to none."""
+    return next((a for a in activities if purpose in a.purposes), None)
 
 
 def _is_line(text: str) -> bool:

@@ -15,7 +15,7 @@ from protos.v1 import membership_pb2
 from queries.errors import IdentityError, SignatureError
 from trust.identity import envelope as dsse
 from trust.identity import keys
-from trust.identity.activity import Activity, check_activities
+from trust.identity.activity import Activity, activity_of, check_activities
 from trust.identity.council import verify_governed
 from trust.identity.names import check_consortium, check_organisation, check_participant
 from trust.identity.service import Service, check_service
@@ -128,7 +128,7 @@ class MembershipDocument:
 
     def activity(self, purpose: str) -> Activity | None:
         """Return the processing activity that a purpose belongs to, None where it belongs to none."""
-        return next((a for a in self.activities if purpose in a.purposes), None)
+        return activity_of(self.activities, purpose)
 
     @property
     def identity_keys(self) -> dict[str, bytes]:
