@@ -24,6 +24,7 @@ from queries.training.gradients import Gradients
 from queries.training.job import Job, make_job
 from queries.training.newton import Released
 from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano, stochastic_norm
+from trust.lanes import lanes_of
 
 DATASET = from_toml(
     'name = "d"\nmax_persons = 4000\n[columns.x]\ntype = "number"\nlower = -1\nupper = 1\n'
@@ -99,7 +100,7 @@ ROWS = hnp.arrays(
 )
 
 
-@given(ROWS, st.sampled_from([4, 16, 24]), st.integers(0, 2**32))
+@given(ROWS, st.sampled_from([4, 13, 16, 24]), st.integers(0, 2**32))
 @settings(deadline=None)
 def test_no_row_is_longer_than_the_stated_norm(block: np.ndarray, bits: int, seed: int) -> None:
     norm = stochastic_norm(bits, block.shape[1])
@@ -107,6 +108,28 @@ def test_no_row_is_longer_than_the_stated_norm(block: np.ndarray, bits: int, see
         with np.errstate(all="ignore"):
             moved = descent.bounded(row[None, :], bits, norm, np.random.default_rng(seed))
         assert sum(int(entry) ** 2 for entry in moved) <= norm**2
+
+
+@pytest.mark.parametrize(
+    ("persons", "rate", "bits", "ring"),
+    [
+        (1_000, 0.2, 16, 32),
+        (10_000, 0.05, 14, 32),
+        (100_000, 0.01, 14, 32),  # at 2^16, ten institutions' sums need 33 bits
+        (1_000_000, 0.1, 16, 64),  # no lattice that is fine enough makes these fit
+    ],
+)
+def test_the_lattice_is_coarser_where_that_halves_the_wire(persons: int, rate: float, bits: int, ring: int) -> None:
+    how = replace(SGD, rate=rate, batch=rate * persons, hidden=(1000, 1000))
+    wide = replace(DATASET, max_persons=persons)
+    asked = make_job(wide, "mlp", "y", (("x",), ("z",)), descent=how, rounds=10)
+    plan = make_job_plan(asked, wide, stated_rho_nano(asked, wide))
+    assert plan.length > 1_000_000
+    assert plan.scale_bits == bits
+    assert plan.row_norm <= 1.0025 * 2**bits
+    noise = plan.noise(plan.rho_nano, threshold=7, colluders=1, invited=10)
+    lanes = lanes_of(plan, noise, 10)
+    assert lanes.ring_bits / lanes.per_element == ring
 
 
 def test_rounding_is_right_on_average() -> None:
