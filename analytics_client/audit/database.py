@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,25 @@ from analytics_client.audit.verify import verify
 from queries.errors import ConfigError, LogError
 from trust.tlog import checkpoint, notes
 from trust.tlog.merkle import HASH_SIZE
+from trust.tlog.recount import BLOCK
 from trust.tlog.stored import MAX_FINDINGS, Finding, Rows, StoredTree
 
 SHARDS = "shards"
 _END = (1 << 63) - 1
+# Which numbers of a range have the hash that the blob has in their place. DISTINCT costs nothing where the table's key
+# makes them so; whoever owns the file may have made it another table.
+_SAME_LEAVES = """
+SELECT count(*) FROM (
+    SELECT DISTINCT seq FROM audit_entry
+    WHERE seq >= ?1 AND seq < ?2 AND leaf_hash IS substr(?3, (seq - ?1) * 32 + 1, 32) AND ?4 = 0
+)
+"""
+_SAME_NODES = """
+SELECT count(*) FROM (
+    SELECT DISTINCT idx FROM audit_node
+    WHERE level = ?4 AND idx >= ?1 AND idx < ?2 AND hash IS substr(?3, (idx - ?1) * 32 + 1, 32)
+)
+"""
 
 
 def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[bytes] = ()) -> Report:
@@ -34,7 +50,9 @@ def verify_database(path: Path, governance_key: bytes, *, checkpoints: Sequence[
     """
     with _opened(path) as copy:
         memberships = _memberships(copy.connection)
-        stored = StoredTree(copy.leaf_hashes, copy.nodes if copy.has_nodes else None, copy.count_nodes, copy.gone.size)
+        stored = StoredTree(
+            copy.leaf_hashes, copy.nodes if copy.has_nodes else None, copy.count_nodes, copy.gone.size, copy.same
+        )
         report = verify(
             copy.entries(),
             None,
@@ -75,10 +93,15 @@ class _Copy:
     findings: Sequence[Finding]
 
     def entries(self) -> Iterator[tuple[int, bytes]]:
+        return chain.from_iterable(self._pages())
+
+    def _pages(self) -> Iterator[list[tuple[int, bytes]]]:
         for part in self.parts:
             statement = "SELECT seq, leaf FROM audit_entry WHERE seq >= ? AND seq < ? ORDER BY seq"
-            for row in part.connection.execute(statement, part[1:]):
-                yield row if type(row[1]) is bytes else (row[0], _bytes(row[1]))
+            rows = part.connection.execute(statement, part[1:])
+            while page := rows.fetchmany(BLOCK):
+                whole = {type(leaf) for _, leaf in page} == {bytes}
+                yield page if whole else [(seq, _bytes(leaf)) for seq, leaf in page]
 
     def leaf_hashes(self, first: int, end: int) -> Rows:
         for part in self._holding(first, end):
@@ -95,6 +118,15 @@ class _Copy:
                     "SELECT idx, hash FROM audit_node WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx",
                     (level, low, high),
                 )
+
+    def same(self, level: int, first: int, hashes: Sequence[bytes]) -> bool:
+        """Return whether one file holds exactly these hashes, as SQLite finds: no row of them becomes an object."""
+        end = first + len(hashes)
+        part = next((p for p in self.parts if p.first >> level <= first and end <= p.end >> level), None)
+        if part is None:
+            return False
+        found = part.connection.execute(_SAME_NODES if level else _SAME_LEAVES, (first, end, b"".join(hashes), level))
+        return bool(found.fetchone()[0] == len(hashes))
 
     def count_nodes(self) -> int:
         statement = "SELECT count(*) FROM audit_node WHERE (idx + 1) << level > ?"

@@ -8,8 +8,10 @@ no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from google.protobuf.message import DecodeError
 
@@ -21,7 +23,7 @@ from trust.identity import keys as identity_keys
 from trust.identity.requests import SKEW
 from trust.tlog import checkpoint, notes
 from trust.tlog.cosignature import timestamp
-from trust.tlog.entries import NO_ENTRY
+from trust.tlog.entries import NO_ENTRY, decode_all
 from trust.tlog.merkle import EMPTY_ROOT, Frontier
 from trust.tlog.recount import Recount, blocks
 from trust.tlog.stored import MAX_FINDINGS, Finding, StoredTree
@@ -29,8 +31,6 @@ from trust.transcript import frame
 
 SKEW_MS = SKEW * 1000
 """By how much clocks may differ."""
-
-
 _INSPECTED = frozenset(("membership_published", "decided", "stated", "shard_expired"))
 """Kinds of entries that hold somebody's signature or its hash, or say what is not there any more."""
 
@@ -125,50 +125,61 @@ class _Run:
     def read(self, entries: Iterable[tuple[int, bytes]]) -> None:
         """Recompute the tree; note the root wherever a head claims one."""
         wanted = sorted({head.checkpoint.size for head in self.heads})
-        claimed = frozenset(wanted)
         broken = False
         for block in blocks(entries, self.gone.size):
             first = self.tree.size
-            if not broken and (misplaced := _first_misplaced(first, block)) is not None:
-                broken = True  # everything after it is shifted: one finding says so
-                self._misplaced(*misplaced)
-            hashes, roots = self.tree.extend([leaf for _, leaf in block], wanted)
+            seqs, leaves = [seq for seq, _ in block], [leaf for _, leaf in block]
+            broken = broken or self._misplaced(first, seqs)  # everything after it is shifted: one finding says so
+            hashes, roots = self.tree.extend(leaves, wanted)
             self.roots |= roots
             if self.stored is not None and not broken:
                 self.stored.compare_leaves(first, hashes)
-            self._inspect(first, block, claimed)
+            self._inspect(first, seqs, leaves, wanted)
         if self.stored is not None and not broken:
             self.stored.finish()
         self.roots[self.tree.size] = self.tree.root()
 
-    def _misplaced(self, expected: int, seq: int) -> None:
+    def _misplaced(self, first: int, seqs: list[int]) -> bool:
+        """Return whether these are other numbers than the next ones, having named the first that is."""
+        if seqs == list(range(first, first + len(seqs))):
+            return False
+        expected, seq = next((at, seq) for at, seq in enumerate(seqs, first) if seq != at)
         if seq > expected:
             self.find("missing from the log", expected, seq - 1)
         else:
             self.find("out of order, or there twice", seq)
+        return True
 
-    def _inspect(self, first: int, block: Sequence[tuple[int, bytes]], claimed: Set[int]) -> None:
+    def _inspect(self, first: int, seqs: Sequence[int], leaves: Sequence[bytes], wanted: Sequence[int]) -> None:
         """Look into every entry; the loop is what a verification of millions of them spends a third of its time on."""
-        latest, parse = self.until_ms, log_pb2.LogEntry.FromString
-        for size, (seq, leaf) in enumerate(block, first + 1):
-            try:
-                entry = parse(leaf)
-            except DecodeError:
+        before, times = self.until_ms, list[int]()  # what the entries say, 0 where one cannot be read
+        latest = before
+        for seq, entry in zip(seqs, decode_all(leaves), strict=True):
+            if entry is None:
                 self.find(NO_ENTRY, seq)
+                times.append(0)
                 continue
             at_ms = entry.at_ms
             if at_ms < latest:
                 self.find("is dated before the entry above it", seq)
             else:
-                self.since_ms = self.since_ms or at_ms
                 latest = at_ms
+            times.append(at_ms)
             if (kind := entry.WhichOneof("event")) in _INSPECTED:
                 self._inspect_event(kind, seq, entry)
-            if size in claimed:
-                self.times[size] = latest
-            if size - 1 in claimed:
-                self.next_ms[size - 1] = at_ms
         self.until_ms = latest
+        self.since_ms = self.since_ms or next((at_ms for at_ms in times if at_ms > 0), 0)
+        self._keep_times(first, before, times, wanted)
+
+    def _keep_times(self, first: int, before: int, times: list[int], wanted: Sequence[int]) -> None:
+        """Note what time it was at the sizes that heads claim."""
+        latest = [before, *times]
+        if latest != sorted(latest):
+            latest = list(accumulate(latest, max))
+        for size in wanted[bisect_left(wanted, first) : bisect_right(wanted, first + len(times))]:
+            self.times.setdefault(size, latest[size - first])
+            if size - first < len(times):
+                self.next_ms[size] = times[size - first]
 
     def _inspect_event(self, kind: str, seq: int, entry: log_pb2.LogEntry) -> None:
         self.last_ms = entry.at_ms
@@ -275,9 +286,8 @@ class _Run:
         """Check every head's signatures, then compare the roots of those that the log did sign."""
         size = self.tree.size
         matching: list[int] = [self.gone.size]
-        cosigned: list[int] = [
-            self.gone.size
-        ]  # matching heads that a witness vouches for: no later rewrite can have re-signed them
+        # Matching heads that a witness vouches for: no later rewrite can have re-signed them.
+        cosigned: list[int] = [self.gone.size]
         different: list[int] = []
         witnesses = self.keys.witnesses()
         previous = known_only = 0
@@ -399,8 +409,3 @@ class _Run:
             joined = [d.epoch for d in self.keys.documents if any(i.id == name for i in d.institutions)]
             found[name] = 0, self.published_ms.get(joined[0], self.since_ms)
         return found
-
-
-def _first_misplaced(first: int, block: Sequence[tuple[int, bytes]]) -> tuple[int, int] | None:
-    """Return (expected, found) for the first entry whose number is not the next one."""
-    return next(((at, seq) for at, (seq, _) in enumerate(block, first) if seq != at), None)

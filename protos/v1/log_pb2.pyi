@@ -52,6 +52,12 @@ class LogEntry(_message.Message):
     shard_expired: ShardExpired
     def __init__(self, at_ms: _Optional[int] = ..., actor: _Optional[str] = ..., invited: _Optional[_Union[Invited, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., membership_published: _Optional[_Union[MembershipPublished, _Mapping]] = ..., dataset_published: _Optional[_Union[DatasetPublished, _Mapping]] = ..., requested: _Optional[_Union[Requested, _Mapping]] = ..., decided: _Optional[_Union[Decided, _Mapping]] = ..., round_ended: _Optional[_Union[RoundEnded, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., log_read: _Optional[_Union[LogRead, _Mapping]] = ..., log_started: _Optional[_Union[LogStarted, _Mapping]] = ..., identity_changed: _Optional[_Union[IdentityChanged, _Mapping]] = ..., stated: _Optional[_Union[Stated, _Mapping]] = ..., key_change_asked: _Optional[_Union[KeyChangeAsked, _Mapping]] = ..., key_changed: _Optional[_Union[KeyChanged, _Mapping]] = ..., service_scoped: _Optional[_Union[ServiceScoped, _Mapping]] = ..., shard_sealed: _Optional[_Union[ShardSealed, _Mapping]] = ..., shard_expired: _Optional[_Union[ShardExpired, _Mapping]] = ...) -> None: ...
 
+class LogEntries(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
+
 class IdentityChanged(_message.Message):
     __slots__ = ("participant", "erased")
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]

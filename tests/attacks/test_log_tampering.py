@@ -216,6 +216,43 @@ def test_every_other_edit_is_found(world: World, copy: Path, statement: str) -> 
     assert not check(world, copy).ok
 
 
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        # As many rows as there have to be, each with the right hash where it stands: one twice, another not at all.
+        (["UPDATE audit_node SET idx = 2 WHERE level = 1 AND idx = 3"], "tree node (1, 2) is not theirs"),
+        (
+            [
+                "DELETE FROM audit_node WHERE level = 1 AND idx = 3",
+                "INSERT INTO audit_node SELECT * FROM audit_node WHERE level = 1 AND idx = 2",
+            ],
+            "tree node (1, 3) is not theirs",
+        ),
+        (["UPDATE audit_node SET idx = 3.5 WHERE level = 1 AND idx = 3"], "tree node (1, 3) is not theirs"),
+    ],
+)
+def test_nodes_in_a_table_without_a_key_are_counted_once(
+    world: World, copy: Path, statements: list[str], says: str
+) -> None:
+    tamper(
+        copy,
+        "CREATE TABLE other (level, idx, hash)",
+        "INSERT INTO other SELECT * FROM audit_node ORDER BY level, idx",
+        "DROP TABLE audit_node",
+        "ALTER TABLE other RENAME TO audit_node",
+    )
+    assert check(world, copy).ok  # without a key: nothing else is wrong
+    tamper(copy, *statements)
+    assert any(says in f.text for f in check(world, copy).findings)
+
+
+def test_hash_that_is_stored_as_text_is_what_its_bytes_are(world: World, copy: Path) -> None:
+    tamper(copy, "UPDATE audit_entry SET leaf_hash = CAST(leaf_hash AS TEXT) WHERE seq = 5")
+    assert check(world, copy).ok
+    tamper(copy, "UPDATE audit_entry SET leaf_hash = CAST(leaf_hash AS TEXT) || 'x' WHERE seq = 5")
+    assert [(f.first, f.last) for f in check(world, copy).findings] == [(5, 5)]
+
+
 def test_cosignature_of_another_head_is_found(world: World, copy: Path) -> None:
     largest = max(int(n.split(b"\n")[1]) for n in world.checkpoints())
     tamper(copy, f"UPDATE cosignature SET size = {largest}")

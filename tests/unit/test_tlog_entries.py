@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protos.v1 import log_pb2
 from queries.errors import LogError
@@ -83,3 +85,36 @@ def test_other_bytes_are_no_entry(leaf: bytes) -> None:
 def test_incomplete_entries_are_refused(made: log_pb2.LogEntry) -> None:
     with pytest.raises(LogError, match="needs a time, an actor and an event"):
         entries.encode(made)
+
+
+LEAVES = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        lambda at, actor, what: entries.encode(
+            log_pb2.LogEntry(at_ms=at, actor=actor, log_read=log_pb2.LogRead(what=what))
+        ),
+        st.integers(1, 1 << 60),
+        st.text(min_size=1, max_size=5),
+        st.one_of(st.text(max_size=20), st.sampled_from(["x" * 130, "y" * 16_384, "z" * 100_000])),
+    ),
+)
+
+
+@given(st.lists(LEAVES, max_size=30), st.integers(0, 600))
+def test_leaves_parsed_together_are_what_each_is_alone(leaves: list[bytes], others: int) -> None:
+    leaves = [entries.encode(entry("requested"))] * others + leaves
+    expected = []
+    for leaf in leaves:
+        try:
+            expected.append(entries.decode(leaf))
+        except LogError:
+            expected.append(None)
+    found = list(entries.decode_all(leaves))
+    assert found == expected
+    assert [e and e.SerializeToString() for e in found] == [e and e.SerializeToString() for e in expected]
+
+
+def test_leaf_that_ends_early_does_not_reach_into_the_next() -> None:
+    whole = entries.encode(entry("requested"))
+    found = list(entries.decode_all([whole, b"\x12\x05", whole]))
+    assert found == [entry("requested"), None, entry("requested")]

@@ -7,9 +7,10 @@ trees, signatures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -48,6 +49,38 @@ def decode(leaf: bytes) -> log_pb2.LogEntry:
     except DecodeError as error:
         raise LogError(NO_ENTRY) from error
     return entry
+
+
+def decode_all(leaves: Sequence[bytes]) -> Iterator[log_pb2.LogEntry | None]:
+    """Parse leaves in their order; None stands for bytes that are no LogEntry.
+
+    Some are parsed at a time as one message, where all of them are entries, which is faster: each is a field of it, as
+    long as the leaf, and so means there what it means alone.
+    """
+    starts = range(0, len(leaves), _TOGETHER)
+    return chain.from_iterable(_decode_some(leaves[first : first + _TOGETHER]) for first in starts)
+
+
+def _decode_some(leaves: Sequence[bytes]) -> Iterable[log_pb2.LogEntry | None]:
+    try:
+        return log_pb2.LogEntries.FromString(b"".join([_FIELD[len(leaf)] + leaf for leaf in leaves])).entries
+    except (DecodeError, IndexError):
+        return map(_decode_or_none, leaves)
+
+
+def _decode_or_none(leaf: bytes) -> log_pb2.LogEntry | None:
+    try:
+        return log_pb2.LogEntry.FromString(leaf)
+    except DecodeError:
+        return None
+
+
+_TOGETHER = 512
+"""So few that they stay in the processor's cache."""
+_FIELD = [
+    bytes([1 << 3 | 2, size] if size < 0x80 else [1 << 3 | 2, size & 0x7F | 0x80, size >> 7]) for size in range(0x4000)
+]
+"""Size of a leaf -> the tag and length of field 1 that come before it; a longer leaf is parsed by itself."""
 
 
 def encode(entry: log_pb2.LogEntry) -> bytes:

@@ -1,8 +1,8 @@
 """A whole tree recomputed from its leaves, a block at a time: what full verification spends its time on.
 
-A block is 4096 adjacent leaves. Inside it subtrees are hashed level by level, in list comprehensions; above it there is
-one hash a block. The roots are those of `merkle`, which stays the definition; this is only the fast way through many
-leaves. Must not know: where leaves and nodes are kept.
+A block is 4096 adjacent leaves. Inside it subtrees are hashed level by level; above it there is one hash a block. The
+roots are those of `merkle`, which stays the definition; this is only the fast way through many leaves. Must not know:
+where leaves and nodes are kept.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from hashlib import sha256
-from itertools import islice
-from typing import TypeVar
+from itertools import islice, starmap
+from operator import add
+from typing import TYPE_CHECKING, TypeVar
 
 from queries.errors import LogError
 from trust.tlog.merkle import Frontier, cover, fold
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 T = TypeVar("T")
+_LEAF, _NODE = sha256(b"\x00").copy, sha256(b"\x01").copy  # quicker than a new one each time
 
 BLOCK_LEVEL = 12
 BLOCK = 1 << BLOCK_LEVEL
@@ -65,7 +70,7 @@ class Recount:
 
         `sizes` ascend. A block ends at a multiple of BLOCK, but the last one: raise LogError where one does not.
         """
-        return self.extend_hashed([sha256(b"\x00" + leaf).digest() for leaf in leaves], sizes)
+        return self.extend_hashed(_hashes(_LEAF, leaves), sizes)
 
     def extend_hashed(self, hashes: list[bytes], sizes: Sequence[int] = ()) -> tuple[list[bytes], dict[int, bytes]]:
         """Do as `extend` does, from leaf hashes."""
@@ -111,13 +116,23 @@ class Recount:
         return fold([*self._above.peaks, *(self._last[level][index] for level, index in cover((0, count)))])
 
 
+def _hashes(begun: Callable[[], _Hash], rest: Iterable[bytes]) -> list[bytes]:
+    """Return the hashes of messages that all begin as `begun` does."""
+    found = []
+    for part in rest:
+        state = begun()
+        state.update(part)
+        found.append(state.digest())
+    return found
+
+
 def _levels(hashes: list[bytes]) -> list[list[bytes]]:
     """Return the complete subtrees over adjacent leaves, level by level; level 0 are the leaves."""
     levels = [hashes]
     while len(levels[-1]) > 1:
         below = levels[-1]
         paired = zip(below[::2], below[1::2], strict=False)  # an odd one at the end is part of no subtree yet
-        levels.append([sha256(b"\x01" + left + right).digest() for left, right in paired])
+        levels.append(_hashes(_NODE, starmap(add, paired)))
     return levels
 
 
