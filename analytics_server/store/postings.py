@@ -37,16 +37,23 @@ def encode(places: Sequence[int]) -> bytes:
 
 def common(lists: Sequence[bytes]) -> list[int]:
     """Return the places that are in every one of these encoded lists, ascending."""
-    few = [struct.unpack(f"<{len(one) // 2}H", one) for one in lists if len(one) != _BITMAP]
-    many = [int.from_bytes(one, "little") for one in lists if len(one) == _BITMAP]
+    few = sorted((one for one in lists if len(one) != _BITMAP), key=len)
+    maps = [one for one in lists if len(one) == _BITMAP]
     if few:
-        found = sorted(set(few[0]).intersection(*few[1:]))
-        maps = [one for one in lists if len(one) == _BITMAP] if found else []
-        return [place for place in found if all(bits[place >> 3] >> (place & 7) & 1 for bits in maps)]
-    together = many[0]
-    for bits in many[1:]:
-        together &= bits
+        found = set(_unpacked(few[0]))
+        for one in few[1:]:
+            if not found:
+                return []
+            found.intersection_update(_unpacked(one))
+        return sorted(place for place in found if all(bits[place >> 3] >> (place & 7) & 1 for bits in maps))
+    together = int.from_bytes(maps[0], "little")
+    for bits in maps[1:]:
+        together &= int.from_bytes(bits, "little")
     return [place for place, bit in enumerate(reversed(f"{together:b}")) if bit == "1"]
+
+
+def _unpacked(places: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(places) // 2}H", places)
 
 
 def of_block(rows: Iterable[tuple[int, Sequence[str]]]) -> dict[tuple[str, str], bytes]:
