@@ -17,7 +17,8 @@ from analytics_client.result import Cost
 from queries.accounting import NANO, rho_to_epsilon
 from queries.errors import QueryError, QuorumError
 from queries.estimate import ExpectedWidth, expected_widths
-from queries.plan import MAX_RHO_NANO, NoiseShape, Plan
+from queries.noise import MAX_RHO_NANO, NoiseShape
+from queries.plan import Plan
 from queries.resolve import shape as question_of
 from trust.secagg import default_threshold
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from protos.v1 import analyst_pb2, log_pb2, query_pb2
 from queries.errors import LogError, ProtocolViolation
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from trust.identity.membership import MembershipDocument
 from trust.question import AnyPlan, model_hash
 from trust.release import release_hash

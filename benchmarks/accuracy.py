@@ -45,7 +45,8 @@ from queries.builder import (  # noqa: E402
     survival,
 )
 from queries.estimate import estimate  # noqa: E402
-from queries.plan import NoiseShape, Plan, noise_shape  # noqa: E402
+from queries.noise import NoiseShape, noise_shape  # noqa: E402
+from queries.plan import Plan  # noqa: E402
 from trust.secagg import default_threshold  # noqa: E402
 
 ROWS, RHO, REPEATS = 100_000, 0.05, 4

@@ -58,7 +58,8 @@ from queries.builder import (  # noqa: E402
     t_test,
 )
 from queries.estimate import Output, estimate  # noqa: E402
-from queries.plan import NoiseShape, Plan, make_plan  # noqa: E402
+from queries.noise import NoiseShape  # noqa: E402
+from queries.plan import Plan, make_plan  # noqa: E402
 from queries.schema import Categorical, Column, Dataset, Numeric  # noqa: E402
 
 RUNS = 10_000

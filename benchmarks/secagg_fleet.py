@@ -27,9 +27,9 @@ from secagg_consortium import (
     vector_of,
 )
 
+from analytics_client.agent.active import ActiveRound
 from analytics_client.agent.link import Link
 from analytics_client.agent.owed import Owed
-from analytics_client.agent.responder import ActiveRound
 from analytics_server.config import load
 from protos.v1 import agent_pb2
 from trust.identity import membership

@@ -21,7 +21,8 @@ from queries.errors import QueryError
 from queries.inference import quantiles, shapes
 from queries.inference.forms import solve
 from queries.model_answers import Sums, answer, label_of
-from queries.plan import NoiseShape, Plan, centre, histogram_of, slots_of
+from queries.noise import NoiseShape
+from queries.plan import Plan, centre, histogram_of, slots_of
 from queries.quantiles import tree_of
 from queries.schema import Dataset
 from queries.slots import Joint, Slot, keys_of

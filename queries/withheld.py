@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from queries import ir
-from queries.plan import NoiseShape, Plan, levels_of, persons_of
+from queries.noise import NoiseShape
+from queries.plan import Plan, levels_of, persons_of
 
 Floats = NDArray[np.float64]
 

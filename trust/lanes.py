@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from trust.noise import layers
 from trust.question import AnyPlan
 from trust.secagg.masks import Ring

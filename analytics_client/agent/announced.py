@@ -23,7 +23,7 @@ from queries.errors import (
     QueryError,
     ServiceError,
 )
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from trust import logged
 from trust.identity.activity import Activity, activity_of
 from trust.identity.membership import MembershipDocument

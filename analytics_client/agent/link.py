@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import grpc.aio
 import structlog
 
+from analytics_client.agent.active import ActiveRound
 from analytics_client.agent.chunks import encode_chunk, open_uploads
 from analytics_client.agent.owed import Owed
-from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.responder import Responder
 from analytics_client.agent.training.models import Models
 from protos.v1 import agent_pb2, agent_pb2_grpc
 from queries.errors import ClockError, CohortiumError, IdentityError, LogError, ServiceError

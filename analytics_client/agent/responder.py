@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from math import ceil
 
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from analytics_client.agent import approvals, schedule
 from analytics_client.agent import ledger_care as care
+from analytics_client.agent.active import ActiveRound
 from analytics_client.agent.announced import check_epoch, check_logged, check_shape, deny, included, question_of
-from analytics_client.agent.grants import Budgets
 from analytics_client.agent.journal import Journal
 from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.noise import share
 from analytics_client.agent.owed import Owed
-from analytics_client.agent.sources import Source
-from analytics_client.agent.training import Installed, JobStep, charge_of, check_cohort, part_of, row_salt, step_of
+from analytics_client.agent.served import Granted, Served
+from analytics_client.agent.training import JobStep, charge_of, check_cohort, part_of, row_salt, step_of
 from protos.v1 import agent_pb2
 from queries.errors import (
     CohortiumError,
@@ -37,12 +37,10 @@ from queries.errors import (
     LogError,
     PolicyDenied,
     QueryError,
-    RoundError,
     ServiceError,
 )
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from queries.policy import Decision, Policy, decide
-from queries.schema import Dataset
 from queries.training.plan import JobPlan
 from trust.identity.activity import Activity
 from trust.identity.membership import MembershipDocument
@@ -59,56 +57,6 @@ from trust.tlog.witness import Witness
 from trust.transcript import frame
 
 logger = structlog.get_logger("cohortium.agent")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A dataset that this agent answers for."""
-
-    dataset: Dataset
-    schema_hash: bytes
-    source: Source
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What the steward allows now: who may ask what, for how much, and which packages' models may run.
-
-    `digest` is SHA-256 of the file that says so.
-    """
-
-    policy: Policy
-    budgets: Budgets
-    digest: bytes
-    models: tuple[Installed, ...] = ()
-
-
-@dataclass(eq=False)
-class ActiveRound:
-    """A round this agent has joined. `vector` is being computed while the others join."""
-
-    core: AgentRound
-    request_id: bytes  # as the ledger knows it: of a job, the round's
-    vector: Future[Ring] = field(repr=False)
-    analyst: str = ""
-    analyst_key: bytes = field(default=b"", repr=False)
-    statement: bytes = field(default=b"", repr=False)
-    """The decision, as it was signed: the log will have to show it."""
-    broken_off: str = ""
-    """Why it ends before its time."""
-    sent: bool = False
-    times: int = 1  # within a doubling, at which it may leave: see `schedule`
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def id(self) -> bytes:
-        """Return the round id."""
-        return self.core.round_id
-
-    def check(self) -> None:
-        """Raise RoundError where the round has been broken off: nothing more leaves for it."""
-        if self.broken_off:
-            raise RoundError(f"the round was broken off: {self.broken_off}")
 
 
 class Responder:

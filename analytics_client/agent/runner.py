@@ -24,7 +24,8 @@ from analytics_client.agent.ledger import Ledger
 from analytics_client.agent.link import Link
 from analytics_client.agent.owed import Owed
 from analytics_client.agent.policy_file import PolicyFile
-from analytics_client.agent.responder import Granted, Responder, Served
+from analytics_client.agent.responder import Responder
+from analytics_client.agent.served import Granted, Served
 from analytics_client.agent.sources import Source, open_source
 from analytics_client.enrolment import renew_if_due
 from protos.v1 import agent_pb2

@@ -15,7 +15,7 @@ from analytics_client.training.expect import ASSUMED_PERSONS
 from queries.accounting import NANO
 from queries.errors import QuorumError
 from queries.estimate import Z95
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from queries.training import newton
 from queries.training.boosting import Boosting
 from queries.training.cox import Cox

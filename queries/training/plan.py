@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from queries.accounting import NANO, Curve, epsilon_to_rho_nano, rho_to_epsilon
 from queries.errors import QueryError
 from queries.limits import MAX_FEATURES
-from queries.plan import NoiseShape, Plan, make_plan, noise_shape
+from queries.noise import NoiseShape, noise_shape
+from queries.plan import Plan, make_plan
 from queries.schema import Dataset
 from queries.subsampling import cost_of_round
 from queries.training.design import Floats

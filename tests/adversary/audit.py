@@ -25,7 +25,8 @@ from adversary.game import FALSE_ALARM
 from analytics_client.agent.noise import share
 from queries import ir
 from queries.accounting import NANO, rho_to_epsilon
-from queries.plan import NoiseShape, Plan, make_plan
+from queries.noise import NoiseShape
+from queries.plan import Plan, make_plan
 from queries.schema import Dataset, from_toml
 from trust.noise import layers
 from trust.secagg import default_threshold

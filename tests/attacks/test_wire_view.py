@@ -15,7 +15,8 @@ from harness.consortium import Consortium, consortium
 from harness.noiseless import remove_noise
 from scipy.stats import chi2
 
-from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.active import ActiveRound
+from analytics_client.agent.responder import Responder
 from analytics_server.coordinator.agent_service import AgentServicer
 from analytics_server.coordinator.hub import AgentConnection
 from protos.v1 import agent_pb2

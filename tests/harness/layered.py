@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analytics_client.agent.noise import share
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from trust.noise import layers
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from analytics_client.agent import responder
-from queries.plan import NoiseShape, Plan
+from queries.noise import NoiseShape
+from queries.plan import Plan
 from queries.training.plan import JobPlan
 
 NONE = NoiseShape(refine_bits=0, share_variance=Fraction(0), central_variance=Fraction(0))

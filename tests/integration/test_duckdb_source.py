@@ -20,7 +20,8 @@ from analytics_client.agent.sources import duckdb as duckdb_source
 from queries import ir, schema, sql
 from queries.errors import ConfigError, DataError
 from queries.estimate import BinEstimate, Table, estimate
-from queries.plan import NoiseShape, make_plan
+from queries.noise import NoiseShape
+from queries.plan import make_plan
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SALT = bytes(range(32))

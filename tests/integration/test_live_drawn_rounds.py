@@ -11,7 +11,8 @@ from harness.consortium import Consortium, consortium
 from harness.drawn import NAMES, small_graphs
 from harness.noiseless import remove_noise
 
-from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.active import ActiveRound
+from analytics_client.agent.responder import Responder
 from analytics_client.session import Progress
 from analytics_server.coordinator.rounds import Deadlines
 from queries.errors import PolicyDenied, QuorumError

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from harness.consortium import Consortium, consortium
 
+from analytics_client.agent.active import ActiveRound
 from analytics_client.agent.ledger import Ledger
-from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.responder import Responder
 from analytics_client.session import Session
 from analytics_server.coordinator.directory import Directory
 from analytics_server.coordinator.rounds import Deadlines

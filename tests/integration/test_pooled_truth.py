@@ -22,7 +22,8 @@ from harness.data import (
 from harness.noiseless import remove_noise
 from scipy import stats
 
-from analytics_client.agent.responder import ActiveRound, Responder
+from analytics_client.agent.active import ActiveRound
+from analytics_client.agent.responder import Responder
 from queries.errors import ServiceError
 
 pytestmark = needs_data

@@ -21,7 +21,8 @@ from scipy.integrate import quad
 from queries import ir
 from queries.estimate import Output, estimate
 from queries.inference.quantiles import Cumulative
-from queries.plan import NoiseShape, Plan, make_plan
+from queries.noise import NoiseShape
+from queries.plan import Plan, make_plan
 from queries.quantiles import tree_of
 from queries.schema import Categorical, Column, Dataset, Numeric
 

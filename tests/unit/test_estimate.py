@@ -12,7 +12,8 @@ import pytest
 from queries import ir
 from queries.errors import QueryError
 from queries.estimate import Z95, BinEstimate, Estimate, Table, estimate, expected_widths
-from queries.plan import NoiseShape, Plan, make_plan
+from queries.noise import NoiseShape
+from queries.plan import Plan, make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

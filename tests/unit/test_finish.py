@@ -10,7 +10,8 @@ import pytest
 from queries import sql
 from queries.errors import QueryError, SqlError, UnknownName
 from queries.estimate import Table, estimate
-from queries.plan import NoiseShape, make_plan
+from queries.noise import NoiseShape
+from queries.plan import make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
 
 DATASET = Dataset(

@@ -33,7 +33,8 @@ from queries.builder import (
 )
 from queries.errors import CohortiumError, LiteralError, QueryError, SqlError, UnknownName
 from queries.estimate import estimate, expected_widths
-from queries.plan import NoiseShape, Plan, make_plan
+from queries.noise import NoiseShape
+from queries.plan import Plan, make_plan
 from queries.resolve import columns_used, operations_used, shape
 from queries.sql import parse
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analytics_client.agent.noise import share
-from queries.plan import LARGEST_LAYERED, MOST_DRAWS, MOST_LAYERS, NoiseShape, noise_shape, rungs_of
+from queries.noise import LARGEST_LAYERED, MOST_DRAWS, MOST_LAYERS, NoiseShape, noise_shape, rungs_of
 from trust.noise import layers
 from trust.secagg import default_threshold
 from trust.secagg.parameters import LARGEST_FULL_GRAPH, MOST_RUNGS

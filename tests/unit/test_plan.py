@@ -9,7 +9,8 @@ import pytest
 
 from queries import ir
 from queries.errors import QueryError, UnknownName
-from queries.plan import LOG_TAU, MAX_RHO_NANO, Plan, Slot, centre, log_tau, make_plan
+from queries.noise import LOG_TAU, MAX_RHO_NANO, log_tau
+from queries.plan import Plan, Slot, centre, make_plan
 from queries.schema import Categorical, Column, Dataset, Numeric
 
 PATIENTS = Dataset(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from queries.plan import NoiseShape
+from queries.noise import NoiseShape
 from trust.noise import gaussian, laplace
 from trust.noise.stream import Stream
 
