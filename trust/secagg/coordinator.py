@@ -173,7 +173,9 @@ class CoordinatorRound(Admission):
                 self._topology = FullGraph(p.invited, roster, p.threshold)
                 parts = [self._joins[member].public.data for member in roster]
                 self._roster_hash = keys.roster_hash(self.round_id, parts)
-                return {member: encode_roster(self._entries_for(member, roster)) for member in roster}
+                rosters = {member: encode_roster(self._entries_for(member, roster)) for member in roster}
+                self._trees = {}  # among 500 institutions they and their proofs take tens of MB
+                return rosters
             seeds = b"".join(self._joins[member].public.graph_seed for member in roster)
             topology = self._topology = drawn_graph(cohort.names, roster, seeds, cohort.degree, cohort.hash)
             present = pack_present(roster, p.invited)
@@ -183,6 +185,7 @@ class CoordinatorRound(Admission):
                 neighbours = {*topology.dealers(member), *topology.partners(member)} - {member}
                 entries = self._entries_for(member, sorted(neighbours))
                 rosters[member] = encode_roster(entries, present=present, graph_seeds=seeds)
+            self._trees = {}
             return rosters
 
     def _entries_for(self, holder: str, neighbours: Sequence[str]) -> list[RosterEntry]:
