@@ -90,13 +90,28 @@ def fsck(
 
 
 @log_app.command("seal")
-def log_seal(folder: Folder, *, before: Before, store: Owner = "", json: Json = False) -> None:
-    """Move entries older than a day into a sealed file, up to a head that a witness cosigned. They stay readable."""
+def log_seal(
+    folder: Folder,
+    *,
+    before: Before = "",
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Leave at least the newest N entries in the database.")
+    ] = None,
+    store: Owner = "",
+    json: Json = False,
+) -> None:
+    """Move old entries into a sealed file, up to a head that a witness cosigned. They stay readable.
+
+    By age, by number, or what both let go.
+    """
     from analytics_server.audit import sealing
 
-    before_ms = _midnight_ms(before)
+    if not before and keep is None:
+        raise ConfigError("say which entries are to be sealed", hint="--before 2026-01-31, --keep 1000000, or both")
+    before_ms = _midnight_ms(before) if before else None
     with _log(folder, store) as (opened, log):
-        sealed = sealing.seal(opened, log, before_ms=before_ms, now_ms=time.time_ns() // 1_000_000)
+        now_ms = time.time_ns() // 1_000_000
+        sealed = sealing.seal(opened, log, before_ms=before_ms, keep=keep or 0, now_ms=now_ms)
         path = opened.shards / sealed.file if sealed else None
     if json:
         print_json(
@@ -111,9 +126,7 @@ def log_seal(folder: Folder, *, before: Before, store: Owner = "", json: Json = 
             else {}
         )
     elif sealed is None:
-        typer.echo(
-            f"Nothing to seal: no head over entries older than {before} is cosigned, or they are sealed already."
-        )
+        typer.echo("Nothing to seal: no head over such entries only is cosigned, or they are sealed already.")
     else:
         typer.echo(
             f"Entries {sealed.first} to {sealed.end - 1} are in {path} now. Back that file up: it is the only copy."

@@ -27,17 +27,24 @@ STEP = 10_000
 
 
 def seal(
-    store: Store, log: AuditLog, *, before_ms: int, now_ms: int, told: Callable[[int], None] = lambda _: None
+    store: Store,
+    log: AuditLog,
+    *,
+    before_ms: int | None = None,
+    keep: int = 0,
+    now_ms: int,
+    told: Callable[[int], None] = lambda _: None,
 ) -> ShardRow | None:
-    """Move what is older than `before_ms` into a sealed file, up to the last cosigned head; return it.
+    """Move what is older than `before_ms`, all but the newest `keep` entries, into a sealed file; return it.
 
-    What an earlier run began is finished first; `told` gets the entries that left the tables so far. None where nothing
-    that old can be sealed: a witness has to have cosigned a head over it, and no running request may begin in it.
+    It ends at the last cosigned head over such entries. What an earlier run began is finished first; `told` gets the
+    entries that left the tables so far. None where nothing of the kind can be sealed: a witness has to have cosigned a
+    head over it, and no running request may begin in it.
     """
     with _alone(store.shards):
         _prune(store, told)
         with store.read() as uow:
-            head = _choose(uow, before_ms)
+            head = _choose(uow, before_ms, keep)
             if head is None:
                 return None
             first = uow.sealed_end()
@@ -75,10 +82,12 @@ def expire(store: Store, log: AuditLog, *, before_ms: int, now_ms: int) -> list[
     return expired
 
 
-def _choose(uow: UnitOfWork, before_ms: int) -> CheckpointRow | None:
+def _choose(uow: UnitOfWork, before_ms: int | None, keep: int) -> CheckpointRow | None:
     """Return the head to end a shard with."""
-    running = [row.seqs[0] for row in uow.running_requests() if row.seqs]
-    size = uow.cosigned_size(min([uow.first_since(before_ms), *running]))
+    ends = [max(uow.tree_size() - keep, 0)]
+    ends += [] if before_ms is None else [uow.first_since(before_ms)]
+    ends += [row.seqs[0] for row in uow.running_requests() if row.seqs]
+    size = uow.cosigned_size(min(ends))
     return uow.checkpoint(size) if size > uow.sealed_end() else None
 
 

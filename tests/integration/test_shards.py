@@ -207,6 +207,24 @@ def test_absent_file_is_named_and_the_rest_goes_on(world: World) -> None:
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_the_newest_entries_are_kept(world: World) -> None:
+    with world.store.read() as uow:
+        cosigned = sorted(
+            {head.size for head in uow.checkpoints(1, 10_000) if uow.cosigned_size(head.size) == head.size}
+        )
+        size = uow.tree_size()
+    keep = size - cosigned[1]  # one entry more could not be moved: the head before ends the shard
+    for number, end in ((size, None), (keep + 1, cosigned[0]), (keep, cosigned[1]), (keep, None)):
+        sealed = sealing.seal(world.store, world.log, keep=number, now_ms=world.now_ms)
+        assert (sealed.end if sealed else None) == end, number
+    with world.store.read() as uow:
+        oldest_day = uow.first_since(world.now_ms - 3 * DAY_MS)
+    sealed = sealing.seal(world.store, world.log, before_ms=world.now_ms - 3 * DAY_MS, keep=0, now_ms=world.now_ms)
+    assert sealed is None or sealed.end <= oldest_day
+    assert check(world).findings == ()
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_another_seal_waits(world: World) -> None:
     with sealing._alone(world.store.shards), pytest.raises(ConfigError, match="another process seals"):
         seal(world, days=2.5)
@@ -424,6 +442,17 @@ def test_search_table_is_made_again_with_what_is_sealed(founded: Path, store_url
         assert reindexed(["reindex", load(founded).store_url, "--shards", str(store.shards)]) == 0
         with store.read() as uow:
             assert [row.seq for row in uow.leaves(0, 9, kind="log_started")] == [0]
+
+
+def test_commands_seal_all_but_the_newest(founded: Path) -> None:
+    assert "Nothing to seal" in command("log", "seal", founded, "--keep", "1").output
+    assert "Nothing to seal" in command("log", "seal", founded, "--keep", "0", "--before", "2020-01-01").output
+    for options in (["--keep", "-1"], []):
+        refused = command("log", "seal", founded, *options)
+        assert refused.exit_code != 0
+    assert "--keep 1000000" in refused.exception.hint  # type: ignore[union-attr]
+    sealed = json.loads(command("log", "seal", founded, "--keep", "0", "--json").output)
+    assert (sealed["first"], sealed["end"]) == (0, 1)
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
