@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from harness.axe import COMMIT, Axe
 
 from analytics_server.audit.log import AuditLog
 from analytics_server.store import Store, UnitOfWork
@@ -17,7 +16,6 @@ from trust.tlog import notes
 from trust.tlog.recount import Recount
 
 ORIGIN = "north/log"
-COMMIT = -1
 
 
 @pytest.fixture
@@ -25,39 +23,6 @@ def store(postgresql_database: str) -> Iterator[Store]:
     made = Store.create(postgresql_database)
     yield made
     made.close()
-
-
-class Axe:
-    """Terminates the backend of a store just before it is sent statement number `at`, counted from 0."""
-
-    def __init__(self, store: Store, url: str, at: int | None = None) -> None:
-        self.statements = self.longest = 0
-        self.at = at
-        self.fell = False
-        self._killer = psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
-        self._engine = store._engine
-        sa.event.listen(store._engine, "before_cursor_execute", self._statement)
-        sa.event.listen(store._engine, "commit", self._commit)
-
-    def _statement(self, connection: sa.Connection, *_: object) -> None:
-        if self.statements == self.at:
-            self._fell_on(connection)
-        self.statements += 1
-        self.longest = max(self.longest, self.statements)
-
-    def _commit(self, connection: sa.Connection) -> None:
-        if self.at == COMMIT:
-            self._fell_on(connection)
-
-    def _fell_on(self, connection: sa.Connection) -> None:
-        self.at, self.fell = None, True
-        pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-        self._killer.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-
-    def close(self) -> None:
-        sa.event.remove(self._engine, "before_cursor_execute", self._statement)
-        sa.event.remove(self._engine, "commit", self._commit)
-        self._killer.close()
 
 
 def entry(number: int) -> log_pb2.LogEntry:
@@ -100,7 +65,7 @@ def test_transaction_cut_off_at_every_statement(store: Store, postgresql_databas
     done, at = 1, 0
     while at is not None:
         units = [submit(log, done + number) for number in range(together)]
-        axe.statements, axe.at, axe.fell = 0, at, False
+        axe.restart(at)
         try:
             outcomes = store.write_all(units)
         except ServiceError as error:

@@ -11,8 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from harness.axe import Axe
 from harness.consortium import Consortium, consortium
 
+from analytics_client.agent.ledger import Ledger
 from analytics_client.audit_session import open_log
 from analytics_client.result import Result
 from queries.errors import CohortiumError, ServiceError
@@ -126,6 +128,48 @@ def test_postgresql_that_loses_every_connection_again_and_again(built: Consortiu
             assert isinstance(error, ServiceError) or "stopped in the middle" in str(error), repr(error)
         eventually("it answers again", lambda: isinstance(try_once(session.query), Result))
     check_whole(built)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.soak)])
+def test_connection_cut_at_every_statement_of_a_request(built: Consortium, stride: int) -> None:
+    """Wherever PostgreSQL goes away every request has one end, and what is said not to be charged is not."""
+    assert built.coordinator_object is not None
+    axe = Axe(built.coordinator_object._store, built.config.store_url)
+    answered = failed = 0
+    at: int | None = 0
+    with built.session() as session:
+        assert isinstance(try_once(session.query), Result)
+        while at is not None:
+            before = spent(built)
+            axe.restart(at)
+            told = try_once(session.query)
+            fell, axe.at = axe.fell, None
+            if isinstance(told, Result):
+                assert told.survivors == INSTITUTIONS
+                answered += 1
+            else:
+                assert fell, repr(told)
+                assert isinstance(told, ServiceError) or "stopped in the middle" in str(told), (at, repr(told))
+                failed += 1
+            eventually("it has ended", lambda: running_requests(built) == 0)
+            if not isinstance(told, Result) and not told.charged:
+                eventually("nothing is charged", lambda before=before: spent(built) == before)
+            at = at + stride if fell else None
+        axe.close()
+        assert isinstance(try_once(session.query), Result)
+    assert answered
+    assert failed
+    check_whole(built)
+
+
+def spent(built: Consortium) -> list[int]:
+    """What each ledger has charged and reserved."""
+    found = []
+    for name in INSTITUTIONS:
+        with Ledger.read(built.folder / name / "ledger.sqlite") as ledger:
+            found.append(sum(entry.rho_nano for entry in ledger.history(100_000) if entry.state != "released"))
+    return found
 
 
 def try_once(query: Callable[..., Result]) -> Result | CohortiumError:
