@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from harness.audit import ORIGIN, World
 
+from analytics_server.audit.fsck import fsck
 from analytics_server.store import Store, engine, migrations, schema
 from analytics_server.store.tables import METADATA
 from protos.v1 import log_pb2
 from queries.errors import ConfigError, LogError, ServiceError
+from trust.identity import keys
 from trust.tlog import entries
 
 LEAF = entries.encode(log_pb2.LogEntry(at_ms=1, actor="a", log_read=log_pb2.LogRead()))
@@ -215,3 +219,38 @@ def test_connection_lost_in_the_middle_of_a_transaction(postgresql_database: str
     with store.begin() as uow:
         assert uow.append([LEAF]) == 1
     store.close()
+
+
+def test_migrations_go_down_and_up_again_over_a_log(store_url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    def go(direction: Callable[..., None], revision: str) -> None:
+        made = engine.make_engine(engine.parse(store_url))
+        with made.execution_options(**{engine.WRITES: True}).begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", "analytics_server.store:migrations")
+            config.attributes["connection"] = connection
+            direction(config, revision)
+        made.dispose()
+
+    made = World(Store.create(store_url))
+    made.begin()
+    made.query()
+    made.witness()
+    before = made.entries()
+    made.store.close()
+    go(command.downgrade, "0002")
+    with pytest.raises(ConfigError, match="at version 0002"):
+        Store.open(store_url)
+    store = Store.upgrade(store_url)
+    again = World(store, governance=made.governance, log_key=made.log_key, identities=made.identities)
+    assert again.entries() == before
+    again.query()
+    log_key = keys.public_bytes(made.log_key)
+    assert fsck(store, origin=ORIGIN, log_key=log_key, governance_key=made.governance_key).findings == ()
+    for statement in ("DELETE FROM audit_entry", "UPDATE checkpoint SET root = note", "DELETE FROM audit_node"):
+        with pytest.raises(LogError, match="append-only"), store.begin() as uow:
+            uow._connection.execute(sa.text(statement))
+    store.close()
+    assert schema.REVISIONS[-1] == schema.HEAD
