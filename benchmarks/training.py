@@ -13,9 +13,11 @@ Writes benchmarks/results/training.json:
     dpsgd_round_over_plain_1m       a round of DP-SGD of a million weights beside it: see `training_rounds`
     per_example_gradient_throughput_over_opacus   a network of three layers, batches of 256; _cnn: of convolutions
     round_cpu_s_10m_10_agents       the processor's seconds of the same round, of all cores together
+    bits_per_weight                 on the wire, by expected persons a round, of a million weights and ten institutions:
+                                    at a lattice of 2^16, and of the chosen one, with the noise that this costs
     round_s_10m_10_agents           a private round of ten million weights, 10 agents, all on this machine
 
-    python benchmarks/training.py [section ...]      sections: glm coverage welch gradients rounds
+    python benchmarks/training.py [section ...]      sections: glm coverage welch gradients wire rounds
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +45,14 @@ from queries.training.course import make_course
 from queries.training.descent import Descent
 from queries.training.gradients import Gradients
 from queries.training.job import make_job
-from queries.training.plan import JobPlan, make_job_plan, stated_rho_nano
+from queries.training.plan import NETWORK_BITS, JobPlan, make_job_plan, stated_rho_nano, stochastic_norm
+from trust.lanes import lanes_of
 from trust.noise import gaussian
 from trust.noise.stream import Stream
+from trust.secagg import default_threshold
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
-from training_rounds import network, rounds  # noqa: E402 - found by the line above
+from training_rounds import AGENTS, MILLION, network, rounds  # noqa: E402 - found by the line above
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 Values = dict[str, np.ndarray]
@@ -321,7 +326,24 @@ def best(work: Callable[[], None], times: int = 25) -> float:
     return float(np.median(found))
 
 
-SECTIONS = {"glm": glm, "coverage": coverage, "welch": welch, "gradients": gradients, "rounds": rounds}
+def wire() -> dict[str, Any]:
+    """What the lattice saves, and costs in noise; see docs/adr/0028."""
+    out = {}
+    for persons, rate in ((1_000, 0.2), (10_000, 0.05), (100_000, 0.01), (100_000, 0.05)):
+        chosen = network(MILLION, persons=persons, rate=rate, batch=rate * persons)
+        norm = stochastic_norm(NETWORK_BITS, chosen.length)
+        finest = replace(chosen, scale_bits=NETWORK_BITS, row_norm=norm, delta_squared=norm**2)
+        bits = {}
+        for name, plan in (("at_2_to_16", finest), ("chosen", chosen)):
+            noise = plan.noise(plan.rho_nano, threshold=default_threshold(AGENTS), colluders=1, invited=AGENTS)
+            lanes = lanes_of(plan, noise, AGENTS)
+            bits[name] = lanes.elements(plan.length) * lanes.ring_bits / plan.length
+        more = chosen.row_norm / 2**chosen.scale_bits / (norm / 2**NETWORK_BITS)
+        out[str(round(persons * rate))] = bits | {"lattice": chosen.scale_bits, "noise_over_2_to_16": round(more, 5)}
+    return {"bits_per_weight": out}
+
+
+SECTIONS = {"glm": glm, "coverage": coverage, "welch": welch, "gradients": gradients, "wire": wire, "rounds": rounds}
 
 
 def main(asked: list[str]) -> None:

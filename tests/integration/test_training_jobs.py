@@ -16,9 +16,11 @@ from harness.training import POISSON, party_files, poisson_pooled
 from sklearn.datasets import load_digits
 
 from analytics_client.agent.ledger import Ledger
+from analytics_client.connection import joined
 from analytics_client.session import Progress, Session
-from analytics_client.training import TrainedModel
-from queries.errors import BudgetError, CohortiumError, PolicyDenied, QueryError, RoundError
+from analytics_client.training import TrainedModel, verify_rounds
+from protos.v1 import analyst_pb2, query_pb2
+from queries.errors import BudgetError, CohortiumError, PolicyDenied, ProtocolViolation, QueryError, RoundError
 
 pytestmark = needs_data
 AWARDS = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"]}
@@ -212,6 +214,7 @@ def test_training_by_gradients(built: Consortium, model: str, hidden: list[int])
     if more:
         pytest.importorskip("torch")
     asked = AWARDS | {"method": "sgd", "rate": 0.5, "clip": 1.0, "learning_rate": 0.3, "batch": 100.0, "rounds": 3}
+    asked |= {"evaluate_every": 2, "split": "way", "held_out": 0.4}
     before = spent(built, "hospital-a")
     with built.session() as session:
         explained = session.explain_job(model, epsilon=50.0, **asked, **more)
@@ -219,6 +222,9 @@ def test_training_by_gradients(built: Consortium, model: str, hidden: list[int])
     assert explained.cost.epsilon <= 50.0
     assert trained.complete
     assert trained.cost.epsilon < explained.cost.epsilon  # the spare round was given back
+    assert [each.round.number for each in trained.evaluations] == [2, 3]
+    # A sample of half of some 80 held out, under noise of a few persons.
+    assert all(abs(each.evaluation["persons"].value) < 200 for each in trained.evaluations)
     predicted = trained.predict(poisson_pooled())
     assert predicted.shape == (200,)
     wait_for(lambda: 0 < spent(built, "hospital-a") - before < explained.plan.rho_nano)
@@ -274,6 +280,38 @@ def test_a_job_is_evaluated_on_its_way(built: Consortium, tmp_path: Path) -> Non
     assert "Evaluated on the way, on persons held out" in model.card()
     model.plot("curve").get_figure(root=True).savefig(tmp_path / "curve.png")
     assert model.to_dict()["evaluations"][1]["rounds"] == 4
+
+
+def test_evaluations_out_of_turn_are_found(built: Consortium) -> None:
+    asked = AWARDS | {"rounds": 4, "spare_rounds": 1, "evaluate_every": 2}
+    with built.session() as session:
+        model = session.train("poisson", rho=50.0, **asked)
+        request_id, membership = bytes.fromhex(model.request_id), session.membership
+        told = list(joined(session._stub.Rounds(analyst_pb2.RoundsRequest(request_id=request_id), timeout=30)))
+    steps = [progress.step for progress in told]
+    assert steps == ["round", "round", "evaluated", "round", "round", "evaluated"]
+
+    def verified(*order: int) -> int:
+        chosen = [told[number] for number in order]
+        found = verify_rounds(chosen, request_id=request_id, plan=model.plan, membership=membership)
+        return len(found.evaluations)
+
+    assert verified(0, 1, 2, 3, 4, 5) == 2
+    assert verified(0, 1, 3, 4, 5) == 1  # one that failed is left out
+    for order in ((2,), (0, 2), (0, 1, 5), (0, 1, 2, 2), (0, 1, 3, 2), (0, 1, 2, 3, 5), (0, 1, 2, 3, 4, 2)):
+        with pytest.raises(ProtocolViolation, match="out of their order"):
+            verified(*order)
+    # To call it a round of training changes nothing: the slot says what it is.
+    told[2].step = "round"
+    assert verified(0, 1, 2, 3, 4, 5) == 2
+    lied = analyst_pb2.Progress()
+    lied.CopyFrom(told[2])
+    release = query_pb2.Release.FromString(lied.release)
+    release.slot = 2
+    lied.release = release.SerializeToString(deterministic=True)
+    told[2] = lied
+    with pytest.raises(ProtocolViolation):
+        verified(0, 1, 2)
 
 
 def test_the_own_rule_of_a_job_ends_it(built: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
