@@ -82,7 +82,9 @@ class Owed:
                     hint="nothing is answered under such a log: tell the auditor, who finds the entry by verifying",
                 )
             shown.add(decision.round_id)
-        if missing := due.keys() - shown:
+        with self._lock:  # what an earlier head showed, that was still being read when this one came, is not due twice
+            missing = due.keys() - shown - self._shown.keys()
+        if missing:
             raise LogError(
                 f"the coordinator does not show that the log holds {len(missing)} decisions of {institution} "
                 "on rounds that were revealed",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,12 +189,14 @@ def recorded(statement: bytes, change: Change = lambda _: None) -> log_pb2.LogEn
     return entry
 
 
-def show(owed: Owed, entry: log_pb2.LogEntry | None) -> None:
-    """Show an institution a log of one entry, or none of its entries."""
+def show(owed: Owed, entry: log_pb2.LogEntry | None, due: Mapping[bytes, bytes] | None = None) -> None:
+    """Show an institution a log of one entry, or none of its entries. `due`: when this head came, else now."""
     leaf = b"" if entry is None else entry.SerializeToString(deterministic=True)
     proofs = [] if entry is None else [analyst_pb2.LogProof(seq=0, leaf=leaf)]
     keys = [keys_of.public_bytes(Ed25519PrivateKey.generate()), keys_of.public_bytes(KEY)]
-    owed.check(proofs, owed.due(), institution="ash", keys=lambda: keys, size=1, root=leaf_hash(leaf))
+    owed.check(
+        proofs, owed.due() if due is None else due, institution="ash", keys=lambda: keys, size=1, root=leaf_hash(leaf)
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,6 +244,17 @@ def test_what_is_owed_is_missed_until_it_is_shown() -> None:
         show(owed, other_kind)
     show(owed, recorded(own(b"r")))
     show(owed, None)
+
+
+def test_a_head_that_came_while_an_earlier_one_was_read_need_not_show_it_again() -> None:
+    owed = Owed()
+    owed.add(b"r", own(b"r"))
+    due = owed.due()  # two heads have come, and none was looked at
+    with pytest.raises(LogError, match="does not show"):
+        show(owed, None, due)
+    show(owed, recorded(own(b"r")), due)
+    show(owed, None, due)
+    assert owed.due() == {}
 
 
 @pytest.mark.parametrize("change", [set_decision(policy_hash=bytes(32)), edited_statement], ids=["policy", "statement"])
