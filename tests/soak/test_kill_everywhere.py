@@ -23,6 +23,8 @@ VICTIM = "cedar"
 MOST = 0.9
 """Share of the points at which a process must really have died: the round ends at the third REVEAL, so that a fourth,
 and what depends on who answers first, is not always passed."""
+OF_HEADS = ("set_head", "cosignature", "send head", "Witnessing")
+"""What the log's heads have a process do: how many heads a request sees depends on how long the machine takes."""
 
 pytestmark = pytest.mark.soak
 
@@ -52,6 +54,14 @@ def killed_at(point: str) -> Iterator[None]:
         raise
 
 
+def check_deaths(points: list[str], died: set[str]) -> None:
+    """Nearly all points were died at, those of at least one head among them."""
+    of_heads = {point for point in points if any(word in point for word in OF_HEADS)}
+    sure = set(points) - of_heads
+    assert len(sure & died) > MOST * len(sure), sorted(sure - died)
+    assert of_heads & died, "no head was seen or witnessed"
+
+
 def check_everything(running: Campaign) -> None:
     running.ask_everyone()
     running.wait_until_settled()
@@ -64,24 +74,24 @@ def test_an_agent_killed_anywhere_costs_at_most_its_own_part(tmp_path: Path) -> 
     with campaign(tmp_path) as running:
         points = passed_by_a_request(running, VICTIM)
         assert {"after commit reserve#1", "before send chunk#1", "after commit reveal#1"} <= set(points)
-        died = 0
+        died: set[str] = set()
         for point in points:
             with killed_at(point):
                 answer = running.ask_and_maybe_kill(VICTIM, point)
                 if answer is None:
                     continue
-                died += 1
+                died.add(point)
                 assert isinstance(answer, Result), repr(answer)
                 assert set(EVERYONE) - {VICTIM} <= set(answer.survivors)
                 check_everything(running)
-        assert died > MOST * len(points)
+        check_deaths(points, died)
 
 
 def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
     with campaign(tmp_path) as running:
         points = passed_by_a_request(running, "coordinator")
         assert {"within RequestDesk._release.work#1", "before unmask#1", "after receive manifest#4"} <= set(points)
-        died = 0
+        died: set[str] = set()
         for point in points:
             with killed_at(point):
                 earlier = running.ask_everyone()
@@ -89,9 +99,9 @@ def test_a_coordinator_killed_anywhere_loses_nothing_and_counts_nothing_twice(tm
                 answer = running.ask_and_maybe_kill("coordinator", point)
                 if answer is None:
                     continue
-                died += 1
+                died.add(point)
                 assert isinstance(answer, Result | QuorumError | ServiceError), repr(answer)
                 assert isinstance(answer, Result) or answer.hint, repr(answer)
                 running.check_kept(earlier, kept)
                 check_everything(running)
-        assert died > MOST * len(points)
+        check_deaths(points, died)
