@@ -84,8 +84,13 @@ class Postings:
             return
         block = end >> BLOCK_LEVEL
         self._connection.execute(delete(t.audit_posting).where(c.block < block))
-        if self._connection.execute(delete(t.audit_posting).where(c.block == block)).rowcount:
-            self._post(block)  # what is left of it in the search table
+        self.post_again([end])  # what is left of its block in the search table
+
+    def post_again(self, seqs: Iterable[int]) -> None:
+        """Write the lists of the blocks of these entries again, where they have any: the search table has changed."""
+        for block in sorted({seq >> BLOCK_LEVEL for seq in seqs}):
+            if self._connection.execute(delete(t.audit_posting).where(t.audit_posting.c.block == block)).rowcount:
+                self._post(block)
 
     def damaged_postings(self, first: int, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the blocks whose lists are other ones than the search table's rows from `first` on give.

@@ -206,8 +206,21 @@ class Shards(Postings):
         return int(bound - first)
 
     def expire_shard(self, shard: ShardRow, at: int) -> None:
-        """Record that a shard's time is over, and forget what can be searched of it. Its file is the caller's."""
+        """Record that a shard's time is over, and forget what can be searched of it. Its file is the caller's.
+
+        That is also who asked, and of what, in later entries of requests that begin in it: only the first ones said it.
+        """
         self._connection.execute(update(t.shard).where(t.shard.c.end_seq == shard.end).values(expired_at=at))
-        self._connection.execute(delete(t.audit_index).where(t.audit_index.c.seq < shard.end))
+        c = t.audit_index.c
+        asked = select(c.request_id).where(c.seq < shard.end, c.kind == "requested")
+        statement = select(t.audit_index).where(c.seq >= shard.end, c.request_id.in_(asked))
+        straddling = [row._asdict() for row in self._connection.execute(statement)]
+        begun = {row["request_id"] for row in straddling}
+        self._connection.execute(delete(t.audit_index).where(c.seq < shard.end))
         self.forget_postings(shard.end)
+        if straddling:
+            unsaid = {"analyst": "", "purpose": "", "dataset": ""}
+            self._connection.execute(delete(t.audit_index).where(c.request_id.in_(begun)))
+            self._connection.execute(insert(t.audit_index), [row | unsaid for row in straddling])
+            self.post_again(row["seq"] for row in straddling)
         self._known = None
