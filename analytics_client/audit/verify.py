@@ -20,6 +20,7 @@ from analytics_client.audit.report import Report
 from protos.v1 import agent_pb2, log_pb2
 from queries.errors import CohortiumError, LogError
 from trust.identity import keys as identity_keys
+from trust.identity.membership import MembershipDocument
 from trust.identity.requests import SKEW
 from trust.tlog import checkpoint, notes
 from trust.tlog.cosignature import timestamp
@@ -31,8 +32,8 @@ from trust.transcript import frame
 
 SKEW_MS = SKEW * 1000
 """By how much clocks may differ."""
-_INSPECTED = frozenset(("membership_published", "decided", "stated", "shard_expired"))
-"""Kinds of entries that hold somebody's signature or its hash, or say what is not there any more."""
+_INSPECTED = frozenset(("membership_published", "requested", "decided", "stated", "shard_expired"))
+"""Kinds of entries that hold somebody's signature or its hash, follow from one, or say what is not there any more."""
 
 
 def verify(
@@ -94,6 +95,7 @@ class _Run:
     back_dated: list[tuple[int, str, int]] = field(default_factory=list)
     strange_heads: list[tuple[int, str, int, int]] = field(default_factory=list)
     published_ms: dict[int, int] = field(default_factory=dict)
+    activities: dict[int, dict[str, tuple[str, str]] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -186,6 +188,8 @@ class _Run:
         if kind == "membership_published":
             self._inspect_membership(seq, entry.membership_published)
             self.published_ms.setdefault(entry.membership_published.epoch, entry.at_ms)
+        elif kind == "requested" and self.keys.published:
+            self._inspect_activity(seq, entry.requested)
         elif kind == "decided" and entry.decided.institution and self.keys.documents:
             self._inspect_decision(seq, entry.decided)
         elif kind == "shard_expired":
@@ -198,6 +202,22 @@ class _Run:
         if document is None or document.hash != event.membership_hash:
             self.find(f"records a membership of epoch {event.epoch} that governance's signature does not confirm", seq)
         self.keys.published.append((seq, event.epoch))
+
+    def _inspect_activity(self, seq: int, event: log_pb2.Requested) -> None:
+        """A request belongs to the processing activity that governance put its purpose under."""
+        said = event.activity, event.category
+        for _, epoch in reversed(self.keys.published):
+            if epoch not in self.activities:
+                self.activities[epoch] = _activities(self.keys.document(epoch))
+            known = self.activities[epoch]
+            if known is None or known.get(event.purpose, ("", "")) == said:
+                return
+            if self.last_ms > self.published_ms[epoch] + SKEW_MS:
+                break  # else a coordinator may have read it under the one before
+        else:
+            if self.gone.size:
+                return  # the one before was published in what is gone
+        self.find("puts a request under another processing activity than governance did for its purpose", seq)
 
     def _inspect_decision(self, seq: int, event: log_pb2.Decided) -> None:
         """A recorded decision is the institution's own signed word, or somebody made it up."""
@@ -409,3 +429,10 @@ class _Run:
             joined = [d.epoch for d in self.keys.documents if any(i.id == name for i in d.institutions)]
             found[name] = 0, self.published_ms.get(joined[0], self.since_ms)
         return found
+
+
+def _activities(document: MembershipDocument | None) -> dict[str, tuple[str, str]] | None:
+    """Return name and category of the processing activity of each purpose; None where the membership is not known."""
+    if document is None:
+        return None
+    return {purpose: (each.name, each.category) for each in document.activities for purpose in each.purposes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.stores import new_url
 from protos.v1 import agent_pb2, analyst_pb2, log_pb2
 from trust.identity import envelope as dsse
 from trust.identity import keys, membership
+from trust.identity.activity import Activity
 from trust.identity.requests import PAYLOAD_TYPE
 from trust.release import release_hash, request_envelope_hash
 from trust.tlog import notes
@@ -70,8 +72,8 @@ class World:
         )
         self.publish()
 
-    def publish(self) -> None:
-        """Publish the next membership epoch."""
+    def publish(self, activities: Sequence[Activity] = ()) -> None:
+        """Publish the next membership epoch, in which purposes belong to these processing activities."""
         previous = self.documents[-1] if self.documents else None
         institutions = []
         for name, key in self.identities.items():
@@ -91,6 +93,7 @@ class World:
             log_origin=ORIGIN,
             minimum_cohort=3,
             colluders=1,
+            activities=activities,
         )
         document = membership.verify(membership.sign(payload, self.governance), self.governance_key, previous)
         self.documents.append(document)
@@ -133,6 +136,7 @@ class World:
         budget_permille: int = 0,
         after_s: float = 0,
         epoch: int = 0,
+        activity: tuple[str, str] = ("", ""),
     ) -> bytes:
         """Log a whole request as the coordinator does: asked; decided; ended and released, or failed."""
         self.now_ms += int(after_s * 1000)
@@ -155,6 +159,8 @@ class World:
                     shape=shape,
                     rho_nano=rho_nano,
                     minimum_cohort=3,
+                    activity=activity[0],
+                    category=activity[1],
                 ),
             )
         )
