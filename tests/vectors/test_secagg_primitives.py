@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -46,6 +48,22 @@ def test_hkdf_sha256_of_rfc_5869() -> None:
     for case in known:
         kdf = HKDF(hashes.SHA256(), int(case["l"]), bytes.fromhex(case["salt"]), bytes.fromhex(case["info"]))
         assert kdf.derive(bytes.fromhex(case["ikm"])).hex() == case["okm"]
+
+
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [
+        (b"", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (b"\x00", "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+    ],
+)
+def test_vectors_are_hashed_by_blake3(content: bytes, known: str) -> None:
+    """By the test vectors of its authors; a vector that comes in pieces has the hash of the whole."""
+    assert blake3(content).hexdigest() == known
+    whole, pieces = os.urandom(3_000_000), blake3()
+    for start in range(0, len(whole), 77_777):
+        pieces.update(memoryview(whole)[start : start + 77_777])
+    assert pieces.digest() == blake3(whole).digest()
 
 
 def test_derive_is_hkdf_sha256_without_salt_over_the_frame() -> None:

@@ -7,12 +7,12 @@ database, what the vector means.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -82,7 +82,7 @@ class AgentRound:
         self._held: dict[str, HeldShares] = {}
         self._shared: dict[str, bytes] = {}  # X25519 of the round keys, per partner
         self._uploaded = False
-        self._vector_hash = hashlib.sha256()
+        self._vector_hash = blake3()
         self._manifest: Manifest | None = None
         self._survivors: Survivors | None = None
         self._confirm: Confirm | None = None

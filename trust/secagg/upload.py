@@ -5,13 +5,13 @@ Must not know: what the coordinator does with the sum, where bytes are kept (`sp
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
+from blake3 import blake3
 
 from queries.errors import CohortiumError
 from trust.secagg.agent import LARGEST_CHUNK
@@ -21,7 +21,7 @@ from trust.secagg.refusals import BadUpload, LateMessage, OutOfStep, ProtocolVio
 from trust.secagg.spool import Spool, Stored
 
 Accept = Callable[[bytes, bytes, Iterator[Ring]], None]
-"""(manifest, SHA-256 of the vector's bytes, the vector piece by piece) -> None, or a ProtocolViolation."""
+"""(manifest, BLAKE3 hash of the vector's bytes, the vector piece by piece) -> None, or a ProtocolViolation."""
 
 
 class UploadSink:
@@ -46,7 +46,7 @@ class UploadSink:
         self._dtype = parameters.dtype
         self._spool = spool
         self._stored: Stored | None = None
-        self._hash = hashlib.sha256()
+        self._hash = blake3()
         self._received = 0
         self._is_open = is_open
         self._accept = accept
