@@ -17,7 +17,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,7 @@ def audit(count: int, live: int) -> list[Audited]:
     """Audit the mechanism as it is, by both samplers and live, and with every bug planted."""
     fewest = Setting(0.5)
     everybody, one_more = Setting(0.5, survivors=5), Setting(0.5, too_many=1)
+    pure = Setting(0.5, pure=True)
     cases: list[tuple[str, Setting, Callable[[], Share], int, bool]] = [
         ("as shipped", fewest, lambda: share, 1, False),
         ("as shipped, everybody there", everybody, lambda: share, 1, False),
@@ -99,11 +100,21 @@ def audit(count: int, live: int) -> list[Audited]:
         ("planted: the mean of two answers", fewest, averaged, 1, True),
         ("planted: one noise key at all institutions", fewest, one_key, 1, True),
         ("planted: clamped before summing", fewest, clamping, 1, True),
+        ("without a delta", pure, lambda: share, 1, False),
+        ("without a delta, everybody there", replace(pure, survivors=5), lambda: share, 1, False),
+        ("without a delta, planted: the noise of one of three is missing", pure, forgetful, 1, True),
+        (
+            "without a delta, planted: a layer of noise taken off too many",
+            replace(pure, too_many=1),
+            lambda: share,
+            1,
+            True,
+        ),
     ]
     found = []
     for name, setting, make, rows, planted in cases:
         absent, present = (releases(setting, count, person=p, draw=make(), rows=rows) for p in (False, True))
-        found += _judge(name, absent, present, setting.rho, planted=planted)
+        found += _judge(name, absent, present, setting.rho, planted=planted, pure=setting.pure)
     short = [np.concatenate([releases(fewest, 50_000, person=p) for _ in range(4)]) for p in (False, True)]
     found += _judge("as shipped, OpenDP's sampler", short[0], short[1], fewest.rho, planted=False)
     if live:
@@ -113,8 +124,13 @@ def audit(count: int, live: int) -> list[Audited]:
     return found
 
 
-def _judge(name: str, absent: np.ndarray, present: np.ndarray, rho: float, *, planted: bool) -> list[Audited]:
-    verdicts = {"GDP": gdp_audit(absent, present, rho), "event": event_audit(absent, present, rho, DELTA)}
+def _judge(
+    name: str, absent: np.ndarray, present: np.ndarray, rho: float, *, planted: bool, pure: bool = False
+) -> list[Audited]:
+    """What audits say. Without a delta it is the event audit that sees every fault, and the other is for Gaussians."""
+    verdicts = {"event": event_audit(absent, present, rho, 0.0 if pure else DELTA)}
+    if not pure:
+        verdicts = {"GDP": gdp_audit(absent, present, rho)} | verdicts
     found = [
         Audited(name, kind, len(absent), v.estimate, v.low, v.promised, v.violated, planted)
         for kind, v in verdicts.items()
@@ -166,9 +182,9 @@ def main() -> int:
     )
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n{tables(outcomes, audits)}\n{END}{rest.split(END)[1]}")
-    gdp = [each for each in audits if each.audit == "GDP"]
+    sharp = [each for each in audits if each.audit == "GDP" or each.name.startswith("without a delta")]
     honest = all(outcome.holds for outcome in outcomes) and not any(a.caught for a in audits if not a.planted)
-    return 0 if honest and all(a.caught for a in gdp if a.planted) else 1
+    return 0 if honest and all(a.caught for a in sharp if a.planted) else 1
 
 
 if __name__ == "__main__":
