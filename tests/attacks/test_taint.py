@@ -19,6 +19,7 @@ from harness.consortium import Consortium, consortium
 from analytics_client.agent import responder as judging
 from analytics_client.agent.responder import Responder
 from analytics_server.coordinator.agent_service import AgentServicer
+from analytics_server.coordinator.chunks import Chunk
 from analytics_server.coordinator.hub import AgentConnection
 from protos.v1 import agent_pb2
 from queries.errors import CohortiumError
@@ -57,15 +58,16 @@ class Watch:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.out: list[bytes] = []
         self.sums: list[int] = []
+        self.answered = 0
         dispatch, take, vector = AgentServicer._dispatch, AgentServicer._take, Responder._vector
 
         def tapped_dispatch(service: AgentServicer, message: agent_pb2.FromAgent, connection: AgentConnection) -> None:
             self.out.append(message.SerializeToString())
             dispatch(service, message, connection)
 
-        async def tapped_take(service: AgentServicer, member: str, message: agent_pb2.UploadChunk, data: bytes) -> None:
-            self.out.append(message.SerializeToString())
-            await take(service, member, message, data)
+        async def tapped_take(service: AgentServicer, member: str, message: Chunk) -> None:
+            self.out.append(message.round_id + bytes(message.data) + message.manifest)
+            await take(service, member, message)
 
         def tapped_vector(responder: Responder, ask: Callable[[], Any], *rest: Any) -> Any:
             sums = ask()
@@ -81,6 +83,7 @@ class Watch:
         try:
             with running.session() as session:
                 session.query(sql, on_progress=lambda step: self.out.append(repr(step).encode()), **cost)
+                self.answered += 1
         except CohortiumError as error:
             self.out += [str(error).encode(), repr(error.refusals).encode()]
 
@@ -142,6 +145,7 @@ def test_nothing_that_comes_out_holds_a_canary(
     watch = Watch(monkeypatch)
     for sql in QUERIES:
         watch.ask(running, sql, epsilon=1.0)
+    assert watch.answered == len(QUERIES)
     watch.ask(running, QUERIES[0], epsilon=30.0)  # over budget
     watch.ask(running, "SELECT STDDEV(income) FROM people WHERE town = 'nowhere'", epsilon=0.1)
     assert watch.sums
@@ -176,5 +180,6 @@ def test_a_planted_leak_is_found(
 
     monkeypatch.setattr(judging, "pack", talkative)
     watch.ask(running, QUERIES[0], epsilon=1.0)
+    assert watch.answered == 1
     printed = "".join(capfd.readouterr()).encode()
     assert leaks({"standard output": printed}, canaries(watch, literal=True))

@@ -18,6 +18,7 @@ from scipy.stats import chi2
 from analytics_client.agent.active import ActiveRound
 from analytics_client.agent.responder import Responder
 from analytics_server.coordinator.agent_service import AgentServicer
+from analytics_server.coordinator.chunks import Chunk
 from analytics_server.coordinator.hub import AgentConnection
 from protos.v1 import agent_pb2
 
@@ -47,9 +48,9 @@ class Tap:
             self.control[connection.id].append(message)
             dispatch(service, message, connection)
 
-        async def tapped_take(service: AgentServicer, member: str, message: agent_pb2.UploadChunk, data: bytes) -> None:
-            self.uploads[member] += data
-            await take(service, member, message, data)
+        async def tapped_take(service: AgentServicer, member: str, message: Chunk) -> None:
+            self.uploads[member] += bytes(message.data)
+            await take(service, member, message)
 
         def tapped_upload(responder: Responder, active: ActiveRound) -> Iterator[bytes]:
             self.vectors[responder._me] = active.vector.result().copy()

@@ -74,7 +74,7 @@ def test_text_of_what_must_not_leave_stays_here(error: Exception, capsys: pytest
     assert isinstance(arrived, errors.ServiceError)
     incident = status.message.rpartition(" ")[2]
     assert incident in arrived.message
-    logged = capsys.readouterr().out
+    logged = capsys.readouterr().err
     assert incident in logged
     assert type(error).__name__ in logged
     assert str(error) not in logged
