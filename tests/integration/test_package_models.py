@@ -45,7 +45,7 @@ def test_a_package_is_trained_where_it_is_pinned(tmp_path: Path, monkeypatch: py
     asked = {
         "dataset": "d", "label": "y", "features": ["x", "z"], "package": NAME, "package_sha256": sha256,
         "method": "sgd", "optimizer": "adam", "rate": 0.1, "clip": 1.0, "batch": 120.0, "learning_rate": 0.2,
-        "noise_multiplier": 0.5, "rounds": 16, "spare_rounds": 0, "seed": 2,
+        "noise_multiplier": 0.2, "rounds": 48, "spare_rounds": 0, "seed": 2,
         "blocks": [[16, 2**-0.5], [8, 0.0], [16, 8**-0.5], [2, 0.0]],
     }  # fmt: skip
     with consortium(tmp_path / "c", [SCHEMA], files, agent_toml=EVERYTHING, epsilon=1e6) as running:

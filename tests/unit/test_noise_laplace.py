@@ -57,7 +57,7 @@ def test_parts_add_up_to_the_exact_discrete_laplace(scale: Fraction, parts: tupl
 
 
 def part_missing(scale: Fraction) -> NDArray[np.int64]:
-    return draws(scale, (Fraction(1, 20),) * 19)
+    return draws(scale, (Fraction(1, 5),) * 4)
 
 
 def scale_off(scale: Fraction) -> NDArray[np.int64]:
