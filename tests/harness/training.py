@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 
+from harness.consortium import Consortium, consortium
 from harness.data import DATA
 
 POISSON = """
@@ -74,3 +80,18 @@ def survival_pooled() -> pd.DataFrame:
 def party_files(folder: str, dataset: str) -> dict[str, dict[str, str]]:
     """Per institution the agent.toml table of `dataset` over a folder of v6-glm."""
     return {f"hospital-{name}": {dataset: f'path = "{DATA}/v6-glm/{folder}/{name}.csv"\n'} for name in PARTIES}
+
+
+FIVE = ("hospital-a", "hospital-b", "hospital-c", "hospital-d", "hospital-e")
+AWARDS: dict[str, Any] = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"]}
+"""What a job over POISSON predicts from what."""
+
+
+@contextmanager
+def awards_at_five(folder: Path) -> Iterator[Consortium]:
+    """Run a consortium in which five institutions hold the three parties' files, two of them twice."""
+    files = {
+        name: {"awards": f'path = "{DATA}/v6-glm/poisson/{"abcab"[number]}.csv"\n'} for number, name in enumerate(FIVE)
+    }
+    with consortium(folder, [POISSON], files, epsilon=1e6) as running:
+        yield running

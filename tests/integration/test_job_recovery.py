@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.consortium import Consortium, consortium
-from harness.data import DATA, needs_data
-from harness.training import POISSON
+from harness.consortium import Consortium
+from harness.data import needs_data
+from harness.training import AWARDS, awards_at_five
 
 from analytics_client.agent.ledger import Ledger
 from analytics_client.session import Progress
@@ -23,16 +23,11 @@ from queries.errors import CohortiumError, QuorumError, RoundError
 from trust.question import slot_id
 
 pytestmark = needs_data
-FIVE = ("hospital-a", "hospital-b", "hospital-c", "hospital-d", "hospital-e")
-AWARDS = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"]}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    files = {
-        name: {"awards": f'path = "{DATA}/v6-glm/poisson/{"abcab"[number]}.csv"\n'} for number, name in enumerate(FIVE)
-    }
-    with consortium(tmp_path_factory.mktemp("recovery"), [POISSON], files, epsilon=1e6) as running:
+    with awards_at_five(tmp_path_factory.mktemp("recovery")) as running:
         yield running
 
 

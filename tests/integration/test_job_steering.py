@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.consortium import Consortium, consortium
-from harness.data import DATA, needs_data
-from harness.training import POISSON
+from harness.consortium import Consortium
+from harness.data import needs_data
+from harness.training import AWARDS, FIVE, awards_at_five
 from typer.testing import CliRunner
 
 from analytics_client.agent.cli import app as agent_app
@@ -28,16 +28,11 @@ from queries.errors import CohortiumError, ConfigError, PolicyDenied, QueryError
 from trust.tlog.entries import decode
 
 pytestmark = needs_data
-FIVE = ("hospital-a", "hospital-b", "hospital-c", "hospital-d", "hospital-e")
-AWARDS = {"dataset": "awards", "label": "num_awards", "features": ["prog", "math"]}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    files = {
-        name: {"awards": f'path = "{DATA}/v6-glm/poisson/{"abcab"[number]}.csv"\n'} for number, name in enumerate(FIVE)
-    }
-    with consortium(tmp_path_factory.mktemp("steered"), [POISSON], files, epsilon=1e6) as running:
+    with awards_at_five(tmp_path_factory.mktemp("steered")) as running:
         yield running
 
 
